@@ -1,0 +1,1 @@
+"""The registry service: schemas, subjects and the log of their changes."""

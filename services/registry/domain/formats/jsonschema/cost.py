@@ -1,0 +1,105 @@
+"""Static limits: what a schema may cost before any library looks at it.
+
+Validation of one instance can take exponentially many steps: sixty definitions that each say `allOf: [next, next]`
+never end. So the paths that lead from a schema to subschemas for the same instance are counted beforehand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from urllib.parse import unquote, urldefrag, urljoin
+
+from services.registry.domain.formats.jsonschema.keywords import SAME_INSTANCE, Path, children, walk
+from services.registry.domain.formats.jsonschema.text import Json, pointer
+
+SUBSCHEMAS_MAX = 20_000
+SAME_INSTANCE_PATHS_MAX = 100_000
+
+
+class TooCostly(Exception):
+    """The schema is beyond a static limit. `str()` says which."""
+
+
+class Documents:
+    """The schema and its sources, as targets of `$ref`."""
+
+    def __init__(self, root: Json, sources: Mapping[str, Json]) -> None:
+        self._targets: dict[str, dict[str, Json]] = {}
+        self._bases: dict[int, str] = {}
+        self._count = 0
+        for name, document in (*sources.items(), ("", root)):
+            self._index(name, document)
+
+    def target(self, schema: dict[str, Json]) -> dict[str, Json] | None:
+        """What a schema's `$ref` leads to; None without one, or when it leads to nothing that is known here."""
+        reference = schema.get("$ref")
+        if not isinstance(reference, str):
+            return None
+        base = self._bases.get(id(schema), "")
+        address, fragment = urldefrag(urljoin(base, reference))
+        return self._targets.get(f"{address}#{unquote(fragment)}")
+
+    def _index(self, name: str, document: Json) -> None:
+        """Remembers every schema of a document by its addresses.
+
+        Those are: the pointer from the document's root and from the embedded resource that it belongs to, and anchors.
+        """
+        if not isinstance(document, dict):
+            return
+        waiting: list[tuple[dict[str, Json], Path, str, int]] = [(document, (), name, 0)]
+        while waiting:
+            schema, path, base, start = waiting.pop()
+            self._count += 1
+            if self._count > SUBSCHEMAS_MAX:
+                raise TooCostly(f"more than {SUBSCHEMAS_MAX} subschemas, those of the references included")
+            own = schema.get("$id", schema.get("id"))
+            if isinstance(own, str):
+                base, fragment = urldefrag(urljoin(base, own))
+                start = start if fragment else len(path)
+                self._targets.setdefault(f"{base}#{fragment}", schema)
+            self._bases[id(schema)] = base
+            self._targets.setdefault(f"{name}#{pointer(path)}", schema)
+            self._targets.setdefault(f"{base}#{pointer(path[start:])}", schema)
+            for anchor in (schema.get("$anchor"), schema.get("$dynamicAnchor")):
+                if isinstance(anchor, str):
+                    self._targets.setdefault(f"{base}#{anchor}", schema)
+            waiting.extend((child.schema, path + child.path, base, start) for child in children(schema))
+
+
+def require_affordable(root: Json, sources: Mapping[str, Json]) -> None:
+    """Raises TooCostly when a schema with its sources is beyond SUBSCHEMAS_MAX or SAME_INSTANCE_PATHS_MAX.
+
+    Also when subschemas for the same instance lead back to themselves: such a schema decides nothing.
+    """
+    documents = Documents(root, sources)
+    paths: dict[int, int] = {}
+    for _, schema in walk(root):
+        _count_paths(schema, documents, paths)
+
+
+def _count_paths(start: dict[str, Json], documents: Documents, paths: dict[int, int]) -> None:
+    """Fills `paths` for `start` and all it leads to, depth first, without recursion."""
+    open_schemas: dict[int, None] = {}
+    stack = [(start, False)]
+    while stack:
+        schema, done = stack.pop()
+        key = id(schema)
+        following = _same_instance(schema, documents)
+        if done:
+            paths[key] = 1 + sum(paths[id(item)] for item in following)
+            del open_schemas[key]
+            if paths[key] > SAME_INSTANCE_PATHS_MAX:
+                raise TooCostly(f"more than {SAME_INSTANCE_PATHS_MAX} ways to apply subschemas to one instance")
+        elif key in open_schemas:
+            raise TooCostly("references lead back to where they started without going into the data")
+        elif key not in paths:
+            open_schemas[key] = None
+            stack.append((schema, True))
+            stack.extend((item, False) for item in following)
+
+
+def _same_instance(schema: dict[str, Json], documents: Documents) -> list[dict[str, Json]]:
+    """Subschemas that apply to the instance itself."""
+    found = [child.schema for child in children(schema) if child.keyword in SAME_INSTANCE]
+    target = documents.target(schema)
+    return [*found, target] if target is not None else found

@@ -1,0 +1,101 @@
+"""JSON texts: read strictly, and written in the two forms that fingerprints are made of."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import TypeAlias
+
+Json: TypeAlias = "bool | int | Decimal | str | list[Json] | dict[str, Json] | None"
+
+DEPTH_MAX = 100
+"""Levels of nesting. Real schemas have 28 at most; the validating library refuses at 128."""
+
+_STRING_OR_SPACE = re.compile(r'("(?:[^"\\]|\\.)*")|[ \t\n\r]+')
+
+
+class TextError(Exception):
+    """The text is not JSON as RFC 8259 has it, or beyond a limit. `str()` says where and why."""
+
+
+def read(text: str) -> Json:
+    """The value of a JSON text. Numbers are exact: int, or Decimal when written with a point or an exponent.
+
+    Raises TextError on anything but one JSON value: also on a name that stands twice in an object, on NaN and
+    Infinity, and on more than DEPTH_MAX levels.
+    """
+    try:
+        value: Json = json.loads(text, object_pairs_hook=_unique, parse_float=Decimal, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        raise TextError(f"line {error.lineno}, column {error.colno}: {error.msg}") from None
+    except RecursionError:
+        raise TextError(f"nested deeper than {DEPTH_MAX} levels") from None
+    except ValueError as error:  # An integer of more digits than Python converts.
+        raise TextError(f"a number cannot be read: {str(error).partition(';')[0]}") from None
+    if depth(value) > DEPTH_MAX:
+        raise TextError(f"nested deeper than {DEPTH_MAX} levels")
+    return value
+
+
+def depth(value: Json) -> int:
+    """Levels of nesting: 0 for a scalar. Without recursion, so any value will do."""
+    deepest = 0
+    open_values: list[tuple[Json, int]] = [(value, 0)]
+    while open_values:
+        item, level = open_values.pop()
+        deepest = max(deepest, level)
+        if isinstance(item, dict):
+            open_values.extend((child, level + 1) for child in item.values())
+        elif isinstance(item, list):
+            open_values.extend((child, level + 1) for child in item)
+    return deepest
+
+
+def compact(text: str) -> str:
+    """A valid JSON text without insignificant white space, otherwise letter for letter."""
+    return _STRING_OR_SPACE.sub(r"\1", text)
+
+
+def canonical(value: Json) -> str:
+    """One text for all equal values: members by name, numbers by value (1, 1.0 and 10e-1 are one), no white space."""
+    match value:
+        case None | bool() | str():
+            return json.dumps(value)
+        case int() | Decimal():
+            return _number(value)
+        case list():
+            return "[" + ",".join(canonical(item) for item in value) + "]"
+        case dict():
+            members = (f"{json.dumps(name)}:{canonical(value[name])}" for name in sorted(value))
+            return "{" + ",".join(members) + "}"
+
+
+def pointer(path: Sequence[str | int]) -> str:
+    """A JSON pointer. Source: RFC 6901, section 4."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
+
+
+def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in members if names.count(name) > 1)
+        raise TextError(f"the name {json.dumps(twice[:100])} stands twice in one object")
+    return members
+
+
+def _refuse_constant(constant: str) -> Json:
+    raise TextError(f"{constant} is not a JSON number")
+
+
+def _number(value: int | Decimal) -> str:
+    """Sign, digits without zeros at the ends, exponent: exact, and short also for 1e400000000."""
+    sign, digits, exponent = Decimal(value).as_tuple()
+    text = "".join(map(str, digits)).lstrip("0")
+    if not text:
+        return "0"
+    stripped = text.rstrip("0")
+    scale = int(exponent) + len(text) - len(stripped)
+    return f"{'-' if sign else ''}{stripped}" + (f"e{scale}" if scale else "")

@@ -1,0 +1,1 @@
+"""The contract's services: decode, call a use case, encode."""

@@ -1,0 +1,240 @@
+"""What the use cases need from outside, in the domain's words. Each method names its guarantees and its errors.
+
+Every implementation passes tests/contract/registry/store_suite.py, which is the specification.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from services.registry.domain.events import Change, Event
+from services.registry.domain.model import Format, Schema, State, Subject, Version, VersionHead
+
+
+class Clock(Protocol):
+    """Tells the time."""
+
+    def now(self) -> datetime:
+        """The present moment, with time zone UTC."""
+        ...
+
+
+class Bell(Protocol):
+    """Rings when the store has new changes. A hint: the position is the truth."""
+
+    async def wait(self, timeout_seconds: float) -> None:
+        """Returns at a ring, when rings may have been missed, or at the timeout, whichever is first. Never raises."""
+        ...
+
+
+class Stale(Exception):
+    """What a proposal was planned on has changed. Nothing was written: read the basis again and decide again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Where the history stands.
+
+    position: of the newest change, 0 before the first. floor: changes after this position are still kept (0: all).
+    purge_position: of the newest purge that is still kept, 0 when there is none.
+    """
+
+    epoch: int
+    position: int
+    floor: int
+    fenced: bool
+    purge_position: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """What a decision about one subject stands on, read in one snapshot.
+
+    revision: of the subject; 0 when the name was never used. Every commit under the subject makes it larger.
+    global_revision: of the global settings. next_number: of the next version, 1 for a new name.
+    level: the subject's own, None when it has none. live: heads of its live versions, by number.
+    schema_id: of the content that was asked for, None when it never had one. schema_purged: its text is gone.
+    """
+
+    epoch: int
+    global_revision: int
+    global_level: str
+    revision: int
+    next_number: int
+    level: str | None
+    live: tuple[VersionHead, ...]
+    schema_id: int | None = None
+    schema_purged: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RequestKey:
+    """Makes a repeated mutation safe. digest: SHA-256 over the request without the id."""
+
+    method: str
+    id: str
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A mutation that was committed under a request id."""
+
+    digest: bytes
+    change: Change
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A decided event and what it was decided on.
+
+    revision: the subject's, from the basis; 0 for a new name. Ignored for global settings (empty subject).
+    global_revision: when the decision used the global settings, else None.
+    words: for VersionRegistered and VersionUpdated, what a search finds the version by (domain/search.py).
+    """
+
+    event: Event
+    epoch: int
+    revision: int
+    global_revision: int | None
+    actor: str
+    time: datetime
+    words: tuple[str, ...] = ()
+    request: RequestKey | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VersionFilter:
+    """Which versions to list. subject: exactly, None for all. words: beginnings, all must occur. tags: all as well."""
+
+    subject: str | None = None
+    state: State | None = None
+    include_deleted: bool = False
+    words: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    owner: str | None = None
+    format: Format | None = None
+
+
+class Contents(Protocol):
+    """Contents by id, from wherever they are nearest."""
+
+    async def schemas(self, ids: Collection[int]) -> Mapping[int, Schema]:
+        """Contents by id. Unknown and purged ones are absent; a purge of another process may be seen a moment late."""
+        ...
+
+
+class Store(Contents, Protocol):
+    """The registry's memory.
+
+    Every method raises DatabaseUnavailable, PoolExhausted or Deadline when the store cannot answer; a read has no
+    effect then, a commit may have been written (repeating it is safe, see `commit`). Reads see every commit that
+    returned before they began. Names compare by code points, also where they are ordered.
+    """
+
+    async def head(self) -> Head:
+        """Where the history stands."""
+        ...
+
+    async def reserve_schema_id(self) -> int:
+        """An id that was never returned before, 1 to 2^31-1. Gaps are allowed. Raises LimitExceeded at the end."""
+        ...
+
+    async def basis(self, subject: str, identity: bytes | None = None) -> Basis:
+        """What a decision about `subject` stands on, in one snapshot. Never raises for an unknown name.
+
+        identity: a content to look for, also among purged ones. An empty subject gives the global settings alone.
+        """
+        ...
+
+    async def commit(self, proposal: Proposal) -> Change:
+        """Applies the event and appends its change, or does nothing at all.
+
+        The change gets the next position; commits are totally ordered by it. Atomic also against crashes.
+        Raises Stale when the epoch, the subject's revision or the global revision moved, when the request id is
+        recorded already, or when a content (by identity) got another id, was purged, or is held or no longer held by
+        others than the event says. Raises WritesFenced while writes are fenced.
+
+        Beyond the revision it checks, at commit:
+        VersionRegistered: every reference's version is live, else ReferenceNotFound; `schema.id` is new, or belongs to
+        the same identity; a purged content gets its text back.
+        VersionsDeleted: no live version references one of them, else VersionReferenced.
+        VersionsPurged: no version that still exists references one of them, else VersionReferenced; `schema_ids` are
+        exactly the contents that no other version holds: their texts are removed, their ids and identities stay taken.
+        """
+        ...
+
+    async def recorded(self, method: str, request_id: str) -> Recorded | None:
+        """The mutation that was committed under this id, if any."""
+        ...
+
+    async def schemas(self, ids: Collection[int]) -> Mapping[int, Schema]:
+        """Contents by id. Unknown and purged ones are absent."""
+        ...
+
+    async def schema_by_identity(self, identity: bytes) -> Schema | None:
+        """The content with this identity fingerprint, None when unknown or purged."""
+        ...
+
+    async def schemas_by_semantic(self, semantic: bytes, limit: int) -> Sequence[Schema]:
+        """Contents of this meaning that are not purged, by id, at most `limit`."""
+        ...
+
+    async def targets(self, schema_id: int) -> Mapping[str, int]:
+        """Ids of the contents that a content's references lead to, by reference name. Stays right after purges."""
+        ...
+
+    async def holders(
+        self, schema_ids: Collection[int], *, subject: str | None, include_deleted: bool, limit: int
+    ) -> Sequence[Version]:
+        """Versions that hold one of the contents, by subject and number, at most `limit`."""
+        ...
+
+    async def orphans(self, subject: str, numbers: Collection[int]) -> Sequence[int]:
+        """Ids of the contents that these versions hold and no other version does, live or deleted, ascending."""
+        ...
+
+    async def version(self, subject: str, number: int) -> Version | None:
+        """A version, live or deleted; None when it never was or is purged."""
+        ...
+
+    async def latest(self, subject: str) -> Version | None:
+        """The live ACTIVE version with the highest number."""
+        ...
+
+    async def versions(self, which: VersionFilter, *, after: tuple[str, int] | None, limit: int) -> Sequence[Version]:
+        """Versions by subject and number, beginning after a (subject, number)."""
+        ...
+
+    async def versions_by_key(self, keys: Collection[tuple[str, int]]) -> Sequence[Version]:
+        """The versions of these (subject, number), live or deleted, by subject and number. Unknown ones are absent."""
+        ...
+
+    async def subject(self, name: str) -> Subject | None:
+        """A subject that has a version, live or deleted, or settings of its own; else None."""
+        ...
+
+    async def subjects(self, *, prefix: str, include_deleted: bool, after: str | None, limit: int) -> Sequence[Subject]:
+        """Subjects with a live version (include_deleted: with any version) by name, beginning after a name."""
+        ...
+
+    async def dependencies(self, keys: Collection[tuple[str, int]]) -> Collection[tuple[str, int]]:
+        """(subject, number) of the versions that these versions reference directly, each once, in no order."""
+        ...
+
+    async def dependents(
+        self, keys: Collection[tuple[str, int]], *, include_deleted: bool, limit: int
+    ) -> Collection[tuple[str, int]]:
+        """(subject, number) of versions that reference one of these directly, each once, at most `limit`."""
+        ...
+
+    async def changes(self, *, after: int, limit: int, text_bytes_max: int) -> Sequence[Change]:
+        """Changes with positions after `after`, in order, without gaps.
+
+        At most `limit`, and no more once their stored bytes pass `text_bytes_max` (always at least one, when there is
+        one). The caller compares `after` with the head's floor.
+        """
+        ...

@@ -1,0 +1,174 @@
+"""Changes that touch a whole subject: rollback, deletion, purge, settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from llm_schema_registry.errors import EtagMismatch, NotDeleted, SubjectNotFound
+from services.registry.domain.events import (
+    SettingsChanged,
+    SubjectRolledBack,
+    VersionsDeleted,
+    VersionsPurged,
+)
+from services.registry.domain.evolution.levels import LEVEL_DEFAULT
+from services.registry.domain.lifecycle import rolled_back
+from services.registry.domain.limits import VERSIONS_PER_SUBJECT_MAX
+from services.registry.domain.model import Settings, State, Version
+from services.registry.ports import Basis, RequestKey, Store, VersionFilter
+from services.registry.usecases.compatibility import version_not_found
+from services.registry.usecases.writer import Decision, Intent, Writer
+
+PURGE_VERSIONS_MAX = VERSIONS_PER_SUBJECT_MAX
+
+
+class ChangeSubject:
+    """Each method is one atomic step, and writes nothing when nothing changes."""
+
+    def __init__(self, store: Store, writer: Writer) -> None:
+        self._store = store
+        self._writer = writer
+
+    async def roll_back(
+        self, subject: str, number: int, *, actor: str, request: RequestKey | None
+    ) -> tuple[Version, tuple[int, ...]]:
+        """The version in force after a rollback to it, and the numbers that were deprecated, ascending.
+
+        Raises VersionNotFound, IllegalTransition and what Writer.run raises.
+        """
+
+        async def decide(basis: Basis, _: datetime) -> Decision | None:
+            target = next((head for head in basis.live if head.number == number), None)
+            if target is None:
+                raise version_not_found(subject, number)
+            deprecated = rolled_back(basis.live, target)
+            if target.state is State.ACTIVE and not deprecated:
+                return None
+            return Decision(SubjectRolledBack(subject, number, deprecated))
+
+        change = await self._writer.run(Intent(subject, actor, request), decide)
+        version = await self._store.version(subject, number)
+        if version is None:
+            raise version_not_found(subject, number)
+        event = change.event if change else None
+        return version, event.deprecated if isinstance(event, SubjectRolledBack) else ()
+
+    async def delete(self, subject: str, *, actor: str, request: RequestKey | None) -> tuple[int, ...]:
+        """Numbers of the versions that were live and are deleted now, ascending.
+
+        Raises SubjectNotFound, VersionReferenced and what Writer.run raises.
+        """
+
+        async def decide(basis: Basis, _: datetime) -> Decision | None:
+            if basis.live:
+                return Decision(VersionsDeleted(subject, tuple(head.number for head in basis.live)))
+            if not await self._versions(subject):
+                raise subject_not_found(subject)
+            return None
+
+        change = await self._writer.run(Intent(subject, actor, request), decide)
+        event = change.event if change else None
+        return event.versions if isinstance(event, VersionsDeleted) else ()
+
+    async def purge_version(
+        self, subject: str, number: int, *, actor: str, request: RequestKey | None
+    ) -> VersionsPurged | None:
+        """What was purged; None when the version was purged before.
+
+        Raises VersionNotFound, NotDeleted, VersionReferenced and what Writer.run raises.
+        """
+
+        async def decide(basis: Basis, _: datetime) -> Decision | None:
+            version = await self._store.version(subject, number)
+            if version is None:
+                if number >= basis.next_number:
+                    raise version_not_found(subject, number)
+                return None
+            if version.live:
+                raise NotDeleted(
+                    f"version {number} of subject {subject!r} is live: delete it first",
+                    metadata={"subject": subject, "version": number},
+                )
+            return Decision(VersionsPurged(subject, (number,), tuple(await self._store.orphans(subject, [number]))))
+
+        change = await self._writer.run(Intent(subject, actor, request), decide)
+        return _purged(change.event if change else None)
+
+    async def purge(self, subject: str, *, actor: str, request: RequestKey | None) -> VersionsPurged | None:
+        """What was purged with all of a deleted subject's versions; None when it was purged before.
+
+        Raises SubjectNotFound, NotDeleted, VersionReferenced and what Writer.run raises.
+        """
+
+        async def decide(basis: Basis, _: datetime) -> Decision | None:
+            if basis.live:
+                raise NotDeleted(
+                    f"subject {subject!r} has {len(basis.live)} live versions: delete it first",
+                    metadata={"subject": subject, "versions": len(basis.live)},
+                )
+            versions = await self._versions(subject)
+            if not versions and basis.level is None:
+                if basis.revision == 0:
+                    raise subject_not_found(subject)
+                return None
+            numbers = tuple(version.number for version in versions)
+            orphans = tuple(await self._store.orphans(subject, numbers))
+            return Decision(VersionsPurged(subject, numbers, orphans, settings_removed=True))
+
+        change = await self._writer.run(Intent(subject, actor, request), decide)
+        return _purged(change.event if change else None)
+
+    async def settings(self, subject: str) -> Settings:
+        """The settings in force for a subject, or with an empty name the global ones."""
+        return _settings(await self._store.basis(subject), subject)
+
+    async def change_settings(
+        self, subject: str, level: str, etag: str, *, actor: str, request: RequestKey | None
+    ) -> Settings:
+        """The settings after the change. Raises EtagMismatch and what Writer.run raises."""
+
+        async def decide(basis: Basis, _: datetime) -> Decision | None:
+            present = _settings(basis, subject)
+            if etag and etag != present.etag:
+                raise EtagMismatch(
+                    "the settings changed since they were read: read them again",
+                    metadata={"subject": subject, "etag": present.etag},
+                )
+            if present == Settings(level):
+                return None
+            return Decision(SettingsChanged(subject, level))
+
+        await self._writer.run(Intent(subject, actor, request), decide)
+        return Settings(level)
+
+    async def reset_settings(self, subject: str, *, actor: str, request: RequestKey | None) -> Settings:
+        """The settings in force after the subject's own are removed, or the global ones are the default again."""
+
+        async def decide(basis: Basis, _: datetime) -> Decision | None:
+            target = None if subject else LEVEL_DEFAULT
+            present = basis.level if subject else basis.global_level
+            return None if present == target else Decision(SettingsChanged(subject, target))
+
+        await self._writer.run(Intent(subject, actor, request), decide)
+        return await self.settings(subject)
+
+    async def _versions(self, subject: str) -> Sequence[Version]:
+        """All versions of a subject, live or deleted; more than PURGE_VERSIONS_MAX take several calls."""
+        everything = VersionFilter(subject=subject, include_deleted=True)
+        return await self._store.versions(everything, after=None, limit=PURGE_VERSIONS_MAX)
+
+
+def subject_not_found(subject: str) -> SubjectNotFound:
+    """The error for a subject that is not there, or is deleted."""
+    return SubjectNotFound(f"there is no subject {subject!r}", metadata={"subject": subject})
+
+
+def _purged(event: object) -> VersionsPurged | None:
+    return event if isinstance(event, VersionsPurged) else None
+
+
+def _settings(basis: Basis, subject: str) -> Settings:
+    if not subject:
+        return Settings(basis.global_level)
+    return Settings(basis.level) if basis.level else Settings(basis.global_level, inherited=True)

@@ -1,0 +1,242 @@
+"""The changes of the registry as a stream: resumable, without gap and without duplicate.
+
+One reader per process follows the store and keeps the newest changes; watchers read from what it keeps, and from the
+store when they are behind. A watcher pulls, so nothing is ever buffered for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import re
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+
+from llm_schema_registry.errors import (
+    EpochChanged,
+    Error,
+    InvalidField,
+    PositionExpired,
+    PositionUnknown,
+)
+from services.registry.domain.events import Change, VersionRegistered
+from services.registry.domain.limits import ANSWER_BYTES_MAX, CHANGE_PAGE_SIZE_MAX
+from services.registry.ports import Bell, Head, Store
+
+KEPT_CHANGES_MAX = 1024
+KEPT_BYTES_MAX = 16 << 20
+POLL_SECONDS = 1.0
+HEARTBEAT_SECONDS = 10.0
+
+_TOKEN = re.compile(r"1\.(\d{1,10})\.(\d{1,19})")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place in the history: after `position` in `epoch`."""
+
+    epoch: int
+    position: int
+
+    @property
+    def token(self) -> str:
+        """The place as an opaque token."""
+        return base64.urlsafe_b64encode(f"1.{self.epoch}.{self.position}".encode()).decode().rstrip("=")
+
+    @classmethod
+    def of(cls, token: str) -> Place:
+        """The place that a token holds. Raises InvalidField naming `resume_token`."""
+        try:
+            text = base64.urlsafe_b64decode(token.encode("ascii") + b"=" * (-len(token) % 4)).decode("ascii")
+        except (ValueError, binascii.Error):
+            text = ""
+        match = _TOKEN.fullmatch(text)
+        if match is None:
+            raise InvalidField.of("resume_token", "must be the resume_token of an earlier answer")
+        return cls(int(match[1]), int(match[2]))
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Changes in order, and the place after them, which counts also what a filter left out."""
+
+    changes: Sequence[Change]
+    place: Place
+
+
+Observer = Callable[[Head, Sequence[Change]], None]
+"""Told of new changes, in order and each once; and of a new epoch with no changes. Must not raise."""
+
+
+class Feed:
+    """Follows the store. `run` must be running for watchers to see new changes without delay."""
+
+    def __init__(self, store: Store, bell: Bell, observers: Sequence[Observer] = ()) -> None:
+        self._store = store
+        self._bell = bell
+        self._observers = observers
+        self._kept: deque[Change] = deque()
+        self._kept_bytes = 0
+        self._head: Head | None = None
+        self._moved = asyncio.Condition()
+
+    @property
+    def position(self) -> int:
+        """The newest position that was seen here; 0 before the first look."""
+        return self._head.position if self._head else 0
+
+    async def run(self) -> None:
+        """Follows the store until cancelled. A store that cannot answer is asked again after POLL_SECONDS."""
+        while True:
+            try:
+                more = await self.refresh()
+            except Error:
+                more = False
+                await asyncio.sleep(POLL_SECONDS)
+            if not more:
+                await self._bell.wait(POLL_SECONDS)
+
+    async def refresh(self) -> bool:
+        """Reads what is new and wakes the watchers. Returns whether there is more to read at once."""
+        head = await self._store.head()
+        known = self._head
+        if known is None or head.epoch != known.epoch:
+            self._kept.clear()
+            self._kept_bytes = 0
+            await self._publish(head, [])
+            return False
+        if head.position == known.position:
+            return False
+        changes = await self._store.changes(
+            after=known.position, limit=CHANGE_PAGE_SIZE_MAX, text_bytes_max=ANSWER_BYTES_MAX
+        )
+        if not changes:
+            return False
+        await self._publish(Head(head.epoch, changes[-1].position, head.floor, head.fenced), changes)
+        return changes[-1].position < head.position
+
+    async def now(self) -> Place:
+        """The place after the newest change of the store."""
+        head = await self._store.head()
+        return Place(head.epoch, head.position)
+
+    async def start(self, token: str) -> Place:
+        """The place a reader begins at: where its token says, or before the oldest change that is kept.
+
+        Raises InvalidField, EpochChanged, PositionExpired, PositionUnknown.
+        """
+        head = await self._store.head()
+        if not token:
+            return Place(head.epoch, head.floor)
+        place = Place.of(token)
+        _require_reachable(place, head)
+        return place
+
+    async def slice(self, place: Place, *, prefix: str, limit: int) -> Slice:
+        """The next changes after a place: at most `limit`, those of subjects that begin with `prefix`.
+
+        A slice may hold no change though more follow, when the filter left all of them out.
+        """
+        changes = self._after(place, limit)
+        if changes is None:
+            changes = await self._store.changes(after=place.position, limit=limit, text_bytes_max=ANSWER_BYTES_MAX)
+        if not changes:
+            return Slice((), place)
+        if changes[0].position != place.position + 1:
+            _require_reachable(place, await self._store.head())
+            raise _expired(place)
+        wanted = [item for item in changes if item.event.subject.startswith(prefix) or not item.event.subject]
+        return Slice(wanted, Place(changes[-1].epoch, changes[-1].position))
+
+    async def watch(self, place: Place, *, prefix: str, limit: int) -> AsyncIterator[Slice]:
+        """Slices from a place on, for ever; an empty one every HEARTBEAT_SECONDS while nothing happens.
+
+        Raises EpochChanged when a new epoch begins, PositionExpired when the reader fell behind what is kept.
+        """
+        while True:
+            found = await self.slice(place, prefix=prefix, limit=limit)
+            if found.place == place:
+                await self._wait_beyond(place)
+                if self._head is not None and self._head.epoch != place.epoch:
+                    _require_reachable(place, self._head)
+                if self.position <= place.position:
+                    yield Slice((), place)
+                continue
+            place = found.place
+            if found.changes:
+                yield found
+
+    async def _wait_beyond(self, place: Place) -> None:
+        """Waits for a change after the place, for a new epoch, or for HEARTBEAT_SECONDS."""
+
+        def moved() -> bool:
+            head = self._head
+            return head is not None and (head.position > place.position or head.epoch != place.epoch)
+
+        try:
+            async with asyncio.timeout(HEARTBEAT_SECONDS), self._moved:
+                await self._moved.wait_for(moved)
+        except TimeoutError:
+            return
+
+    async def _publish(self, head: Head, changes: Sequence[Change]) -> None:
+        self._head = head
+        for change in changes:
+            self._kept.append(change)
+            self._kept_bytes += _bytes(change)
+        while len(self._kept) > KEPT_CHANGES_MAX or self._kept_bytes > KEPT_BYTES_MAX:
+            self._kept_bytes -= _bytes(self._kept.popleft())
+        for observe in self._observers:
+            observe(head, changes)
+        async with self._moved:
+            self._moved.notify_all()
+
+    def _after(self, place: Place, limit: int) -> Sequence[Change] | None:
+        """Kept changes after a place; None when it lies before all that is kept, or nothing is known yet."""
+        head = self._head
+        if head is None or head.epoch != place.epoch:
+            return None
+        if place.position >= head.position:
+            return ()
+        if not self._kept or self._kept[0].position > place.position + 1:
+            return None
+        first = place.position + 1 - self._kept[0].position
+        found: list[Change] = []
+        size = 0
+        for index in range(first, min(first + limit, len(self._kept))):
+            size += _bytes(self._kept[index])
+            if found and size > ANSWER_BYTES_MAX:
+                break
+            found.append(self._kept[index])
+        return found
+
+
+def _require_reachable(place: Place, head: Head) -> None:
+    """Raises unless the changes after the place can still be told."""
+    if place.epoch != head.epoch:
+        raise EpochChanged(
+            f"a restore began epoch {head.epoch}: read everything again, then watch from now",
+            metadata={"epoch": head.epoch, "token_epoch": place.epoch},
+        )
+    if place.position > head.position:
+        raise PositionUnknown(
+            f"position {place.position} has not been reached: the newest is {head.position}",
+            metadata={"position": place.position, "newest_position": head.position},
+        )
+    if place.position < head.floor:
+        raise _expired(place)
+
+
+def _expired(place: Place) -> PositionExpired:
+    return PositionExpired(
+        f"the changes after position {place.position} are no longer kept: read everything again, then watch from now",
+        metadata={"position": place.position},
+    )
+
+
+def _bytes(change: Change) -> int:
+    """About how large a change is."""
+    text = len(change.event.schema.text) if isinstance(change.event, VersionRegistered) else 0
+    return 512 + text

@@ -1,0 +1,243 @@
+"""Schemas, read and understood: references resolved, texts parsed, validators compiled, all kept for a while."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from cachetools import LRUCache
+
+from llm_schema_registry.errors import (
+    InvalidField,
+    ReferenceCycle,
+    ReferenceLimit,
+    ReferenceNotFound,
+    SchemaNotFound,
+    UnsupportedFormat,
+)
+from services.registry.domain.fingerprint import fingerprint
+from services.registry.domain.formats import DataValidator, Parsed, SchemaFormat
+from services.registry.domain.limits import REFERENCE_CLOSURE_MAX, REFERENCE_DEPTH_MAX
+from services.registry.domain.model import Format, Reference, Schema
+from services.registry.ports import Contents, Store
+
+K = TypeVar("K")
+T = TypeVar("T")
+
+OFFLOAD_BYTES = 64 * 1024
+"""Work on larger texts leaves the event loop."""
+
+PARSED_BYTES_MAX = 32 << 20
+VALIDATORS_BYTES_MAX = 32 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Closure:
+    """What a schema's references lead to.
+
+    sources: every text reached, by name. identities, semantics: fingerprints of the direct targets, by name.
+    """
+
+    sources: Mapping[str, str] = field(default_factory=dict)
+    identities: Mapping[str, bytes] = field(default_factory=dict)
+    semantics: Mapping[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A text that its format accepts, with its fingerprints."""
+
+    parsed: Parsed
+    references: tuple[Reference, ...]
+    identity: bytes
+    semantic: bytes
+
+
+class Library:
+    """Reads through the store. What it keeps is immutable, so it is never wrong, and bounded by bytes of text."""
+
+    def __init__(self, store: Store, contents: Contents, formats: Mapping[Format, SchemaFormat]) -> None:
+        self._store = store
+        self._contents = contents
+        self._formats = formats
+        self._parsed: LRUCache[bytes, Parsed] = LRUCache(PARSED_BYTES_MAX, _parsed_bytes)
+        self._validators: LRUCache[tuple[bytes, bool], tuple[DataValidator, int]] = LRUCache(
+            VALIDATORS_BYTES_MAX, lambda kept: kept[1]
+        )
+
+    def language(self, form: Format) -> SchemaFormat:
+        """The format's implementation. Raises UnsupportedFormat."""
+        language = self._formats.get(form)
+        if language is None:
+            known = ", ".join(sorted(known.name for known in self._formats))
+            raise UnsupportedFormat(
+                f"this server does not read {form.name} schemas: it reads {known}", metadata={"format": form.name}
+            )
+        return language
+
+    async def candidate(
+        self, form: Format, text: str, references: Sequence[Reference], *, subject: str = ""
+    ) -> Candidate:
+        """A text understood, for registering under `subject` (empty: under none).
+
+        Raises UnsupportedFormat, InvalidSchema, ReferenceNotFound, ReferenceCycle, ReferenceLimit.
+        """
+        language = self.language(form)
+        closure = await self._resolve(form, tuple(references), subject)
+        parsed = await offload(len(text), lambda: language.parse(text, closure.sources))
+        return Candidate(
+            parsed=parsed,
+            references=tuple(references),
+            identity=fingerprint(form, parsed.identity_body, closure.identities),
+            semantic=fingerprint(form, parsed.semantic_body, closure.semantics),
+        )
+
+    async def schemas(self, ids: Collection[int]) -> Mapping[int, Schema]:
+        """Stored contents by id. Unknown and purged ones are absent."""
+        return await self._contents.schemas(ids)
+
+    async def schema(self, schema_id: int) -> Schema:
+        """A stored content. Raises SchemaNotFound."""
+        found = (await self._contents.schemas((schema_id,))).get(schema_id)
+        if found is None:
+            raise SchemaNotFound(f"no schema has id {schema_id}", metadata={"schema_id": schema_id})
+        return found
+
+    async def parsed(self, schema: Schema) -> Parsed:
+        """A stored content, understood."""
+        kept = self._parsed.get(schema.identity)
+        if kept is not None:
+            return kept
+        language = self.language(schema.format)
+        sources = await self._stored_sources(schema)
+        parsed = await offload(len(schema.text), lambda: language.parse(schema.text, sources))
+        _keep(self._parsed, schema.identity, parsed)
+        return parsed
+
+    async def validator(self, schema: Schema, *, assert_formats: bool) -> DataValidator:
+        """A stored content, compiled for checking data."""
+        key = (schema.identity, assert_formats)
+        kept = self._validators.get(key)
+        if kept is not None:
+            return kept[0]
+        language = self.language(schema.format)
+        parsed = await self.parsed(schema)
+        validator = await offload(len(schema.text), lambda: language.validator(parsed, assert_formats=assert_formats))
+        _keep(self._validators, key, (validator, _parsed_bytes(parsed)))
+        return validator
+
+    async def _resolve(self, form: Format, references: tuple[Reference, ...], subject: str) -> Closure:
+        """What a candidate's references lead to, now. Raises ReferenceNotFound, ReferenceCycle, ReferenceLimit."""
+        if not references:
+            return Closure()
+        versions = await self._store.versions_by_key([(item.subject, item.version) for item in references])
+        live = {(version.subject, version.number): version for version in versions if version.live}
+        targets: dict[str, int] = {}
+        for index, item in enumerate(references):
+            version = live.get((item.subject, item.version))
+            if version is None:
+                raise ReferenceNotFound(
+                    f"references[{index}]: subject {item.subject!r} has no live version {item.version}",
+                    metadata={"name": item.name, "subject": item.subject, "version": item.version},
+                )
+            targets[item.name] = version.schema_id
+        await self._require_acyclic(list(live), subject)
+        schemas = await self._sources(form, targets)
+        return Closure(
+            sources={name: schema.text for name, schema in schemas.items()},
+            identities={name: schemas[name].identity for name in targets},
+            semantics={name: schemas[name].semantic for name in targets},
+        )
+
+    async def _require_acyclic(self, keys: Sequence[tuple[str, int]], subject: str) -> None:
+        """Raises ReferenceCycle when the references lead back to `subject`, ReferenceLimit when they go too deep."""
+        seen = set(keys)
+        frontier = set(keys)
+        for _ in range(REFERENCE_DEPTH_MAX):
+            if any(name == subject for name, _ in frontier):
+                raise ReferenceCycle(
+                    f"the references of subject {subject!r} lead back to itself: a subject cannot depend on itself",
+                    metadata={"subject": subject},
+                )
+            frontier = set(await self._store.dependencies(frontier)) - seen
+            if not frontier:
+                return
+            seen |= frontier
+            if len(seen) > REFERENCE_CLOSURE_MAX:
+                raise _too_many()
+        raise ReferenceLimit(
+            f"references are nested deeper than {REFERENCE_DEPTH_MAX}", metadata={"depth_max": REFERENCE_DEPTH_MAX}
+        )
+
+    async def _stored_sources(self, schema: Schema) -> dict[str, str]:
+        """Texts that a stored content's references lead to, by name."""
+        if not schema.references:
+            return {}
+        targets = await self._store.targets(schema.id)
+        return {name: found.text for name, found in (await self._sources(schema.format, targets)).items()}
+
+    async def _sources(self, form: Format, targets: Mapping[str, int]) -> dict[str, Schema]:
+        """Contents that names lead to, directly or through others. One name cannot stand for two contents."""
+        found: dict[str, Schema] = {}
+        frontier = dict(targets)
+        while frontier:
+            schemas = await self._contents.schemas(set(frontier.values()))
+            following: dict[str, int] = {}
+            for name, schema_id in frontier.items():
+                found[name] = _usable(schemas.get(schema_id), form, name)
+                if schemas[schema_id].references:
+                    _merge(following, await self._store.targets(schema_id))
+            frontier = {}
+            for name, schema_id in following.items():
+                if name not in found:
+                    frontier[name] = schema_id
+                elif found[name].id != schema_id:
+                    raise _ambiguous(name)
+            if len(found) + len(frontier) > REFERENCE_CLOSURE_MAX:
+                raise _too_many()
+        return found
+
+
+async def offload(size: int, work: Callable[[], T]) -> T:
+    """Runs work on `size` characters: here when it is little, else in a thread."""
+    return work() if size <= OFFLOAD_BYTES else await asyncio.to_thread(work)
+
+
+def _parsed_bytes(parsed: Parsed) -> int:
+    """What is counted for a parsed schema: thrice its text, and its sources."""
+    return 512 + 3 * len(parsed.text) + sum(len(source) for source in parsed.sources.values())
+
+
+def _keep(cache: LRUCache[K, T], key: K, value: T) -> None:
+    """Keeps a value unless it alone is larger than the cache."""
+    if cache.getsizeof(value) <= cache.maxsize:
+        cache[key] = value
+
+
+def _usable(schema: Schema | None, form: Format, name: str) -> Schema:
+    if schema is None:
+        raise ReferenceNotFound(f"the content that reference {name!r} leads to is purged", metadata={"name": name})
+    if schema.format is not form:
+        raise InvalidField.of(
+            "references", f"{name!r} leads to a {schema.format.name} schema; the schema itself is {form.name}"
+        )
+    return schema
+
+
+def _merge(into: dict[str, int], targets: Mapping[str, int]) -> None:
+    for name, schema_id in targets.items():
+        if into.setdefault(name, schema_id) != schema_id:
+            raise _ambiguous(name)
+
+
+def _ambiguous(name: str) -> InvalidField:
+    return InvalidField.of("references", f"{name!r} stands for two different schemas among all that is referenced")
+
+
+def _too_many() -> ReferenceLimit:
+    return ReferenceLimit(
+        f"the references lead to more than {REFERENCE_CLOSURE_MAX} schemas",
+        metadata={"closure_max": REFERENCE_CLOSURE_MAX},
+    )

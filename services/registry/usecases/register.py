@@ -1,0 +1,161 @@
+"""Binds content to the next version of a subject."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from llm_schema_registry.errors import LimitExceeded
+from services.registry.domain.events import VersionRegistered
+from services.registry.domain.evolution.levels import LEVELS, history
+from services.registry.domain.evolution.report import Report
+from services.registry.domain.limits import VERSIONS_PER_SUBJECT_MAX
+from services.registry.domain.model import Format, Reference, Schema, State, Version
+from services.registry.domain.search import version_words
+from services.registry.ports import Basis, RequestKey, Store
+from services.registry.usecases.compatibility import compare, level_in_force, require_compatible
+from services.registry.usecases.library import Candidate, Library
+from services.registry.usecases.writer import Decision, Intent, Writer
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What a caller asks to register. tags: sorted, each once. state: ACTIVE or DRAFT."""
+
+    subject: str
+    format: Format
+    text: str
+    references: tuple[Reference, ...]
+    state: State
+    description: str
+    owner: str
+    tags: tuple[str, ...]
+    metadata: Mapping[str, str]
+    normalize: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """The version and its content. created: this request made it. report: only of a dry run."""
+
+    version: Version
+    schema: Schema
+    created: bool
+    report: Report | None = None
+
+
+class Register:
+    """Registers schemas."""
+
+    def __init__(self, store: Store, library: Library, writer: Writer) -> None:
+        self._store = store
+        self._library = library
+        self._writer = writer
+
+    async def __call__(self, draft: Draft, *, actor: str, request: RequestKey | None) -> Registration:
+        """The version that holds the draft's content, made when the subject has none that is live.
+
+        Atomic: the history that was checked is the one the version is added to. Raises InvalidSchema,
+        UnsupportedFormat, IncompatibleSchema, ReferenceNotFound, ReferenceCycle, ReferenceLimit, LimitExceeded,
+        RequestIdReused, Conflict, WritesFenced.
+        """
+        candidate = await self._understood(draft)
+        existing: int | None = None
+
+        async def decide(basis: Basis, now: datetime) -> Decision | None:
+            nonlocal existing
+            existing = _existing(basis)
+            if existing is not None:
+                return None
+            require_compatible(await self._check(basis, draft, candidate), draft.subject)
+            schema_id = basis.schema_id or await self._store.reserve_schema_id()
+            return _decision(draft, candidate, schema_id, basis, now)
+
+        intent = Intent(draft.subject, actor, request, candidate.identity)
+        change = await self._writer.run(intent, decide)
+        if change is None:
+            assert existing is not None, "a registration writes nothing only when the version exists"
+            return await self._found(draft.subject, existing)
+        assert isinstance(change.event, VersionRegistered), "a registration commits nothing else"
+        return Registration(change.event.version, change.event.schema, created=True)
+
+    async def dry_run(self, draft: Draft, *, now: datetime) -> Registration:
+        """What registering would do; writes nothing. Incompatible is an answer here, not an error.
+
+        The version has the number it would get, and schema id 0 when the content is new.
+        """
+        candidate = await self._understood(draft)
+        basis = await self._store.basis(draft.subject, candidate.identity)
+        existing = _existing(basis)
+        report = await self._check(basis, draft, candidate)
+        if existing is not None:
+            found = await self._found(draft.subject, existing)
+            return Registration(found.version, found.schema, created=False, report=report)
+        event = _decision(draft, candidate, basis.schema_id or 0, basis, now).event
+        assert isinstance(event, VersionRegistered), "a registration decides nothing else"
+        return Registration(event.version, event.schema, created=False, report=report)
+
+    async def _understood(self, draft: Draft) -> Candidate:
+        """The candidate; with `normalize` the oldest content of the same meaning, when there is one."""
+        candidate = await self._library.candidate(draft.format, draft.text, draft.references, subject=draft.subject)
+        if not draft.normalize:
+            return candidate
+        for schema in await self._store.schemas_by_semantic(candidate.semantic, 1):
+            parsed = await self._library.parsed(schema)
+            return Candidate(parsed, draft.references, schema.identity, schema.semantic)
+        return candidate
+
+    async def _check(self, basis: Basis, draft: Draft, candidate: Candidate) -> Report:
+        """Drafts do not count, so they are checked only when they become active."""
+        level = LEVELS[level_in_force(basis)]
+        heads = history(level, basis.live) if draft.state is State.ACTIVE else ()
+        return await compare(level, heads, candidate.parsed, library=self._library)
+
+    async def _found(self, subject: str, number: int) -> Registration:
+        version = await self._store.version(subject, number)
+        assert version is not None, "a version cannot be purged without being deleted first"
+        return Registration(version, await self._library.schema(version.schema_id), created=False)
+
+
+def _existing(basis: Basis) -> int | None:
+    """Number of the live version that holds the content already."""
+    if basis.schema_id is None:
+        return None
+    return next((head.number for head in basis.live if head.schema_id == basis.schema_id), None)
+
+
+def _decision(draft: Draft, candidate: Candidate, schema_id: int, basis: Basis, now: datetime) -> Decision:
+    """The event that registers the candidate as the next version. Raises LimitExceeded."""
+    if len(basis.live) >= VERSIONS_PER_SUBJECT_MAX:
+        raise LimitExceeded(
+            f"subject {draft.subject!r} has {len(basis.live)} live versions: delete some, or use another subject",
+            metadata={"limit": "versions_per_subject", "maximum": VERSIONS_PER_SUBJECT_MAX},
+        )
+    version = Version(
+        subject=draft.subject,
+        number=basis.next_number,
+        schema_id=schema_id,
+        state=draft.state,
+        description=draft.description,
+        owner=draft.owner,
+        tags=draft.tags,
+        metadata=draft.metadata,
+        create_time=now,
+        update_time=now,
+        activate_time=now if draft.state is State.ACTIVE else None,
+    )
+    schema = Schema(
+        id=schema_id,
+        format=draft.format,
+        text=candidate.parsed.text,
+        references=candidate.references,
+        identity=candidate.identity,
+        semantic=candidate.semantic,
+        create_time=now,
+    )
+    return Decision(
+        event=VersionRegistered(version, schema, candidate.references),
+        words=version_words(version, candidate.parsed.annotations),
+        uses_global=basis.level is None and draft.state is State.ACTIVE,
+    )

@@ -1,0 +1,82 @@
+"""A thin asyncio client of the registry: the generated stubs on one channel, and errors as the server raised them.
+
+async with RegistryClient("127.0.0.1:9090") as registry:
+    answer = await registry.call(registry.schemas.GetSchema, GetSchemaRequest(id=1))
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from types import TracebackType
+from typing import TypeVar
+
+import grpc
+import grpc.aio
+
+from llm_schema_registry.client.channel import Tls, open_channel
+from llm_schema_registry.client.decode import from_rpc_error
+from llm_schema_registry.registry.v1 import (
+    change_service_pb2_grpc,
+    compatibility_service_pb2_grpc,
+    schema_service_pb2_grpc,
+    subject_service_pb2_grpc,
+    validation_service_pb2_grpc,
+)
+
+Request = TypeVar("Request")
+Answer = TypeVar("Answer")
+
+
+class RegistryClient:
+    """Stubs of the registry's services: `schemas`, `subjects`, `compatibility`, `validation`, `changes`."""
+
+    def __init__(
+        self, target: str | Sequence[str], *, tls: Tls | None = None, metadata: Sequence[tuple[str, str]] = ()
+    ) -> None:
+        self.channel = open_channel(target, tls=tls, metadata=metadata)
+        self.schemas = schema_service_pb2_grpc.SchemaServiceStub(self.channel)
+        self.subjects = subject_service_pb2_grpc.SubjectServiceStub(self.channel)
+        self.compatibility = compatibility_service_pb2_grpc.CompatibilityServiceStub(self.channel)
+        self.validation = validation_service_pb2_grpc.ValidationServiceStub(self.channel)
+        self.changes = change_service_pb2_grpc.ChangeServiceStub(self.channel)
+
+    async def __aenter__(self) -> RegistryClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Ends the calls that are open and closes the channel."""
+        await self.channel.close()
+
+    async def call(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[Request, Answer],
+        request: Request,
+        *,
+        timeout_seconds: float | None = None,
+    ) -> Answer:
+        """The answer to a unary call. Raises the subclass of errors.Error that the server raised.
+
+        timeout_seconds: None for the method's default deadline.
+        """
+        try:
+            return await method(request, timeout=timeout_seconds)
+        except grpc.aio.AioRpcError as failed:
+            raise from_rpc_error(failed) from None
+
+    async def stream(
+        self, method: grpc.aio.UnaryStreamMultiCallable[Request, Answer], request: Request
+    ) -> AsyncIterator[Answer]:
+        """The answers to a streaming call, as they come. Raises like `call`; leaving the loop ends the call."""
+        call = method(request)
+        try:
+            async for answer in call:
+                yield answer
+        except grpc.aio.AioRpcError as failed:
+            raise from_rpc_error(failed) from None
+        finally:
+            call.cancel()

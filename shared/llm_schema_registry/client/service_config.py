@@ -1,0 +1,76 @@
+"""The gRPC service config that the contract's method policies ask for.
+
+Source: gRFC A2 (service config), A6 (client retries), grpc/doc/service_config.md (2026-11).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+
+from llm_schema_registry.common.v1 import method_policy_pb2
+from llm_schema_registry.control.v1 import control_service_pb2
+from llm_schema_registry.registry.v1 import (
+    change_service_pb2,
+    compatibility_service_pb2,
+    schema_service_pb2,
+    subject_service_pb2,
+    validation_service_pb2,
+)
+
+ATTEMPTS_MAX = 4
+BACKOFF_SECONDS = 0.05
+BACKOFF_SECONDS_MAX = 1.0
+
+_FILES = (
+    change_service_pb2,
+    compatibility_service_pb2,
+    control_service_pb2,
+    schema_service_pb2,
+    subject_service_pb2,
+    validation_service_pb2,
+)
+
+
+def services() -> Iterator[ServiceDescriptor]:
+    """Every service of the contract."""
+    for file in _FILES:
+        yield from file.DESCRIPTOR.services_by_name.values()
+
+
+def policy(method: MethodDescriptor) -> method_policy_pb2.MethodPolicy:
+    """The method's policy; an empty one for a method without."""
+    return method.GetOptions().Extensions[method_policy_pb2.policy]
+
+
+def service_config(described: Iterable[ServiceDescriptor] | None = None) -> str:
+    """JSON: round robin, each method's deadline, and repeats on UNAVAILABLE for the methods that are safe to repeat.
+
+    Up to ATTEMPTS_MAX attempts, BACKOFF_SECONDS doubling up to BACKOFF_SECONDS_MAX between them, all within the
+    deadline. A call's own timeout counts when it is shorter.
+    """
+    methods = [
+        _method(service, method)
+        for service in (services() if described is None else described)
+        for method in service.methods
+    ]
+    return json.dumps({"loadBalancingConfig": [{"round_robin": {}}], "methodConfig": methods})
+
+
+def _method(service: ServiceDescriptor, method: MethodDescriptor) -> dict[str, object]:
+    rules = policy(method)
+    config: dict[str, object] = {"name": [{"service": service.full_name, "method": method.name}]}
+    seconds = rules.default_deadline.seconds + rules.default_deadline.nanos / 1e9
+    if seconds:
+        config["timeout"] = f"{seconds:g}s"
+    if rules.retryable:
+        config["retryPolicy"] = {
+            "maxAttempts": ATTEMPTS_MAX,
+            "initialBackoff": f"{BACKOFF_SECONDS:g}s",
+            "maxBackoff": f"{BACKOFF_SECONDS_MAX:g}s",
+            "backoffMultiplier": 2,
+            "retryableStatusCodes": ["UNAVAILABLE"],
+        }
+    return config
