@@ -1,0 +1,447 @@
+"""A real process of the kernel: its start, its end, its signals, its command line, its settings."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+import pytest
+from grpc_health.v1 import health_pb2
+
+from llm_schema_registry import errors
+from llm_schema_registry.client.decode import from_rpc_error
+from llm_schema_registry.control.v1 import control_service_pb2 as pb
+from llm_schema_registry.control.v1 import process_pb2
+from llm_schema_registry.kernel.lifecycle import State
+from llm_schema_registry.kernel.settings_sources import CONFIG_FILE, SECRETS_DIRECTORY
+from tests.fix_echo import CONTROL_TOKEN, EchoCode, health_stub, open_channel
+from tests.fix_echo_process import BEARER, Spawn, control_stub, http_get
+from tests.fix_tls import Authority, secure_channel
+
+STEPS = [
+    "become not ready",
+    "drain calls in flight",
+    "stop background work",
+    "close database",
+    "close redis",
+    "flush metrics, traces and logs",
+    "final cleanup",
+]
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.option("server.grpc_port", "server.http_port", "server.listen_address", "server.drain_seconds")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_signals_start_the_ordered_shutdown(spawn: Spawn, number: signal.Signals) -> None:
+    """SIGTERM and SIGINT unwind the steps in order, each logged with its duration, and the exit status is 0."""
+    wanted = {"server.grpc_port": str(free_port()), "server.http_port": str(free_port())}
+    echo = await spawn(wanted)
+    ready = await echo.line("ready")
+    assert [ready["grpc_port"], ready["http_port"]] == [int(port) for port in wanted.values()]
+    assert ready["address"] == "127.0.0.1"
+
+    echo.process.send_signal(number)
+
+    assert await echo.end() == 0
+    steps = [line for line in echo.lines if line["event"] == "shutdown step"]
+    assert [line["step"] for line in steps] == STEPS
+    assert all(line["duration_seconds"] >= 0 for line in steps)
+    assert steps[1]["duration_seconds"] < 4
+    assert [line["cause"] for line in echo.lines if line["event"] == "shutdown begins"] == [number.name]
+
+
+async def test_drain_serves_on_and_flips_readiness_first(spawn: Spawn, echo_code: EchoCode) -> None:
+    """While the balancer is waited for, calls are answered, readiness is 503, liveness 200; a second signal forces."""
+    echo = await spawn({"server.drain_seconds": "600", "server.shutdown_timeout_seconds": "700"})
+    ready = await echo.line("ready")
+    assert (await http_get(ready["http_port"], "/health/ready"))[0] == 200
+    async with open_channel(ready["grpc_port"]) as channel:
+        stub = echo_code.rpc.EchoServiceStub(channel)
+        await stub.Echo(echo_code.pb.EchoRequest(text="before"))
+
+        echo.process.send_signal(signal.SIGTERM)
+        await echo.line("shutdown step")
+
+        assert (await stub.Echo(echo_code.pb.EchoRequest(text="during"))).text == "during"
+        answer = await health_stub(channel).Check(health_pb2.HealthCheckRequest())
+        assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
+    status, _, body = await http_get(ready["http_port"], "/health/ready")
+    assert (status, json.loads(body)["state"]) == (503, "DRAINING")
+    assert (await http_get(ready["http_port"], "/health/live"))[0] == 200
+
+    echo.process.send_signal(signal.SIGINT)
+    assert await echo.end() == 128 + signal.SIGINT
+    assert "forced exit" in echo.events
+
+
+@pytest.mark.option("server.grace_seconds")
+@pytest.mark.parametrize("finishes", [True, False])
+async def test_calls_in_flight_get_the_grace(spawn: Spawn, echo_code: EchoCode, *, finishes: bool) -> None:
+    """A call that ends within the grace is answered; one that does not is cancelled when it is over."""
+    echo = await spawn({"server.grace_seconds": "20" if finishes else "0"})
+    ready = await echo.line("ready")
+    async with open_channel(ready["grpc_port"]) as channel:
+        hang = echo_code.rpc.EchoServiceStub(channel).Echo(
+            echo_code.pb.EchoRequest(action="hang"), timeout=2 if finishes else 60
+        )
+        while not hang.done() and not await calls_in_flight(ready["http_port"]):
+            pass
+
+        echo.process.send_signal(signal.SIGTERM)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await hang
+
+        expected = grpc.StatusCode.DEADLINE_EXCEEDED if finishes else grpc.StatusCode.UNAVAILABLE
+        cancelled = grpc.StatusCode.CANCELLED
+        assert caught.value.code() in {expected, expected if finishes else cancelled}
+    assert await echo.end() == 0
+
+
+async def calls_in_flight(http_port: int) -> int:
+    """How many calls the process has in work."""
+    return int(json.loads((await http_get(http_port, "/health/live"))[2])["in_flight"])
+
+
+@pytest.mark.option("server.shutdown_timeout_seconds")
+async def test_shutdown_is_bounded(spawn: Spawn) -> None:
+    """A step that hangs is given up, the others still run, and the exit status says so."""
+    options = {"server.shutdown_timeout_seconds": "2.5", "server.grace_seconds": "0.1"}
+    echo = await spawn(options, variables={"ECHO_CLOSE": "hang"})
+    await echo.line("ready")
+
+    echo.process.send_signal(signal.SIGTERM)
+
+    assert await echo.end() == 1
+    outcomes = {line["step"]: line["outcome"] for line in echo.lines if line["event"] == "shutdown step"}
+    assert list(outcomes) == STEPS
+    assert {outcomes["close database"], outcomes["close redis"]} == {"timeout"}
+    limits = {line["step"]: line.get("timeout_seconds", 0) for line in echo.lines if line["event"] == "shutdown step"}
+    assert limits["close redis"] < 2.5
+
+
+async def test_signal_during_the_start_ends_it(spawn: Spawn) -> None:
+    """A process that waits in its start stops at the first signal, and closes what it had opened."""
+    echo = await spawn(variables={"ECHO_BUILD": "hang"})
+    await echo.line("starting")
+
+    echo.process.send_signal(signal.SIGTERM)
+
+    assert await echo.end() == 0
+    steps = [line["step"] for line in echo.lines if line["event"] == "shutdown step"]
+    assert steps == STEPS[3:]
+
+
+async def test_startup_probe_answers_while_starting(spawn: Spawn) -> None:
+    """During the start the HTTP pages are there: alive, but neither started nor ready."""
+    port = free_port()
+    echo = await spawn({"server.http_port": str(port)}, variables={"ECHO_BUILD": "hang"})
+    await echo.line("starting")
+    while True:
+        try:
+            answers = {probe: (await http_get(port, f"/health/{probe}"))[0] for probe in ("live", "startup", "ready")}
+            break
+        except ConnectionRefusedError:
+            await asyncio.sleep(0)
+
+    assert answers == {"live": 200, "startup": 503, "ready": 503}
+
+
+@pytest.mark.parametrize(
+    ("build", "told"), [("fail", "The echo has no mountain. Build one."), ("defect", "unexpected exception")]
+)
+async def test_failed_start_is_told_once(spawn: Spawn, build: str, told: str) -> None:
+    """A start that fails says why in one line, closes what was opened, and exits with 1."""
+    echo = await spawn(variables={"ECHO_BUILD": build})
+
+    assert await echo.end() == 1
+    assert [line["message"] for line in echo.lines if line["event"] == "start failed"] == [told]
+
+
+@pytest.mark.option("server.startup_timeout_seconds")
+async def test_missing_dependency_is_waited_for(spawn: Spawn) -> None:
+    """What is not up yet is waited for, with a log line, and given up after the startup timeout."""
+    echo = await spawn({"server.startup_timeout_seconds": "0.5"}, variables={"ECHO_BUILD": "unreachable"})
+
+    assert await echo.end() == 1
+    assert "waiting for dependency" in echo.events
+    [line] = [line for line in echo.lines if line["event"] == "start failed"]
+    assert "The mountain does not answer." in line["message"]
+
+
+@pytest.mark.parametrize("option", ["server.grpc_port", "server.http_port"])
+async def test_taken_port_is_a_clear_message(spawn: Spawn, option: str) -> None:
+    """A taken port is named in the message, and the exit status is 1."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        echo = await spawn({option: str(port)})
+
+        assert await echo.end() == 1
+    [line] = [line for line in echo.lines if line["event"] == "start failed"]
+    assert f"127.0.0.1:{port}" in line["message"]
+
+
+@pytest.mark.option("server.reuse_port")
+async def test_processes_may_share_a_port(spawn: Spawn) -> None:
+    """With server.reuse_port a second process listens on the port of the first."""
+    first = await spawn({"server.reuse_port": "true"})
+    port = (await first.line("ready"))["grpc_port"]
+    second = await spawn({"server.reuse_port": "true", "server.grpc_port": str(port)})
+
+    assert (await second.line("ready"))["grpc_port"] == port
+
+
+@pytest.mark.option("server.local_mode")
+async def test_local_mode_warns_and_is_needed(spawn: Spawn) -> None:
+    """Local mode warns loudly; without it, and without an authenticator, the process does not start."""
+    local = await spawn()
+    await local.line("ready")
+    assert [line["level"] for line in local.lines if line["event"].startswith("LOCAL MODE")] == ["warning"]
+
+    open_to_all = await spawn({"server.local_mode": "false"})
+    assert await open_to_all.end() == 2
+    assert "security.mtls_enabled" in "".join(open_to_all.text)
+
+
+async def test_ready_file_holds_the_ports(spawn: Spawn, tmp_path: Path) -> None:
+    """The file that SCHEMA_REGISTRY_READY_FILE names is there while the process serves."""
+    path = tmp_path / "ready.json"
+    echo = await spawn(variables={"SCHEMA_REGISTRY_READY_FILE": str(path)})
+    ready = await echo.line("ready")
+    assert json.loads(path.read_text())["grpc_port"] == ready["grpc_port"]
+
+    echo.process.send_signal(signal.SIGTERM)
+    await echo.end()
+    assert not path.exists()
+
+
+async def test_config_prints_values_with_sources(spawn: Spawn, tmp_path: Path) -> None:
+    """`config` shows every option's value and source, secrets as stars, and serves nothing."""
+    (tmp_path / "settings.toml").write_text("[server]\ngrace_seconds = 7\n")
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "control__token").write_text("another-secret-token\n")
+    variables = {CONFIG_FILE: str(tmp_path / "settings.toml"), SECRETS_DIRECTORY: str(tmp_path / "secrets")}
+    echo = await spawn({"control.token": ""}, "config", variables=variables)
+    output, _ = await echo.process.communicate()
+
+    rows = {line.split()[0]: line.split(maxsplit=2)[1:] for line in output.decode().splitlines()}
+    assert echo.process.returncode == 0
+    assert rows["server.grace_seconds"] == ["7.0", f"file {tmp_path / 'settings.toml'}"]
+    assert rows["control.token"] == ["********", f"secret file {tmp_path / 'secrets' / 'control__token'}"]
+    assert rows["server.grpc_port"] == ["0", "environment SCHEMA_REGISTRY__SERVER__GRPC_PORT"]
+    assert rows["health.poll_seconds"] == ["2", "default"]
+    assert "secret-token" not in output.decode()
+
+
+async def test_wrong_settings_are_all_told(spawn: Spawn) -> None:
+    """Every error of the settings is on standard error, no secret is, and the exit status is 2."""
+    echo = await spawn({"server.grpc_prot": "1", "server.http_port": "99999", "control.token": "short-secret"})
+
+    assert await echo.end() == 2
+    text = "".join(echo.text)
+    assert "did you mean server.grpc_port" in text
+    assert "server.http_port = '99999'" in text
+    assert "control.token" in text
+    assert "short-secret" not in text
+
+
+async def test_version_is_printed(spawn: Spawn) -> None:
+    """--version prints the service and the version."""
+    echo = await spawn(None, "--version")
+    output, _ = await echo.process.communicate()
+
+    assert output.decode().startswith("echo ")
+
+
+@pytest.mark.option("health.poll_seconds")
+async def test_dependencies_are_polled(spawn: Spawn, tmp_path: Path) -> None:
+    """PostgreSQL down makes the process not ready but leaves it alive; Redis down degrades it; each told once."""
+    database, redis = tmp_path / "database-down", tmp_path / "redis-down"
+    variables = {"ECHO_DATABASE_DOWN": str(database), "ECHO_REDIS_DOWN": str(redis)}
+    echo = await spawn({"health.poll_seconds": "0.02", "health.failure_threshold": "2"}, variables=variables)
+    port = (await echo.line("ready"))["http_port"]
+
+    redis.touch()
+    while (line := await echo.line("dependency changed"))["status"] != "UNHEALTHY":
+        pass
+    assert line["dependency"] == "redis"
+    status, _, body = await http_get(port, "/health/ready")
+    assert (status, json.loads(body)["status"]) == (200, "DEGRADED")
+
+    database.touch()
+    while (line := await echo.line("dependency changed"))["status"] != "UNHEALTHY":
+        pass
+    assert line["dependency"] == "postgresql"
+    status, _, body = await http_get(port, "/health/ready")
+    document = json.loads(body)
+    assert (status, document["status"]) == (503, "UNHEALTHY")
+    assert document["dependencies"]["postgresql"]["message"] == "switched off"
+    assert document["dependencies"]["postgresql"]["latency_ms"] >= 0
+    assert (await http_get(port, "/health/live"))[0] == 200
+
+    database.unlink()
+    while (line := await echo.line("dependency changed"))["status"] != "HEALTHY":
+        pass
+    assert (await http_get(port, "/health/ready"))[0] == 200
+
+
+@pytest.mark.option("features.read_only_mode")
+async def test_read_only_mode_refuses_writes(spawn: Spawn, echo_code: EchoCode) -> None:
+    """With features.read_only_mode the process starts in READ_ONLY."""
+    echo = await spawn({"features.read_only_mode": "true"})
+    ready = await echo.line("ready")
+    async with open_channel(ready["grpc_port"]) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await echo_code.rpc.EchoServiceStub(channel).Write(echo_code.pb.EchoRequest())
+
+    assert type(from_rpc_error(caught.value)) is errors.ReadOnly
+    assert ready["state"] == "READ_ONLY"
+
+
+@pytest.mark.option("control.token")
+async def test_control_needs_its_token(spawn: Spawn) -> None:
+    """Also in local mode ControlService refuses a call without the token, or with another one."""
+    echo = await spawn()
+    ready = await echo.line("ready")
+    async with open_channel(ready["grpc_port"]) as channel:
+        stub = control_stub(channel)
+        wrong = [(), (("authorization", "Bearer nothing"),), (("authorization", CONTROL_TOKEN),)]
+        for metadata in wrong:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await stub.GetState(pb.GetStateRequest(), metadata=metadata)
+            assert type(from_rpc_error(caught.value)) is errors.CredentialInvalid
+
+        process = (await stub.GetState(pb.GetStateRequest(), metadata=BEARER)).process
+    assert (process.service, process.state, process.in_flight) == ("echo", State.SERVING, 0)
+    assert process.health == process_pb2.HEALTH_STATUS_HEALTHY
+    assert [(found.name, found.critical) for found in process.dependencies] == [
+        ("postgresql", True),
+        ("redis", False),
+    ]
+
+
+@pytest.mark.option("control.client_names")
+async def test_control_accepts_named_certificates(spawn: Spawn, authority: Authority) -> None:
+    """Under mTLS a certificate that control.client_names names needs no token; any other one does."""
+    leaf = authority.issue("server")
+    echo = await spawn(
+        {
+            "server.local_mode": "false",
+            "server.listen_address": "127.0.0.1",
+            "server.health_port": "0",
+            "server.tls_enabled": "true",
+            "server.tls_cert_path": str(leaf.cert),
+            "server.tls_key_path": str(leaf.key),
+            "security.mtls_enabled": "true",
+            "security.ca_cert_path": str(authority.cert),
+            "control.client_names": "spiffe://example.org/admin",
+        }
+    )
+    ready = await echo.line("ready")
+    admin = authority.issue("admin", uris=("spiffe://example.org/admin",))
+    other = authority.issue("other", uris=("spiffe://example.org/other",))
+    async with secure_channel(ready["grpc_port"], authority, admin) as channel:
+        assert (await control_stub(channel).GetState(pb.GetStateRequest())).process.service == "echo"
+    async with secure_channel(ready["grpc_port"], authority, other) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await control_stub(channel).GetState(pb.GetStateRequest())
+    assert type(from_rpc_error(caught.value)) is errors.CredentialInvalid
+    assert ready["health_port"]
+
+
+async def test_control_steers_the_process(spawn: Spawn) -> None:
+    """Drain, Resume and Stop change the state as the contract says."""
+    echo = await spawn()
+    ready = await echo.line("ready")
+    async with open_channel(ready["grpc_port"]) as channel:
+        stub: Any = control_stub(channel)
+        for _ in range(2):
+            drained = await stub.Drain(pb.DrainRequest(), metadata=BEARER)
+            assert drained.process.state == State.DRAINING
+        maintenance = pb.ResumeRequest(mode=State.MAINTENANCE)  # type: ignore[arg-type]
+        assert (await stub.Resume(maintenance, metadata=BEARER)).process.state == State.MAINTENANCE
+        assert (await stub.Resume(pb.ResumeRequest(), metadata=BEARER)).process.state == State.SERVING
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.Resume(pb.ResumeRequest(mode=State.DRAINING), metadata=BEARER)  # type: ignore[arg-type]
+        assert type(from_rpc_error(caught.value)) is errors.InvalidField
+
+        await stub.Stop(pb.StopRequest(cause="rolling restart"), metadata=BEARER)
+    assert await echo.end() == 0
+    assert [line["cause"] for line in echo.lines if line["event"] == "shutdown begins"] == ["Stop RPC: rolling restart"]
+
+
+@pytest.mark.option("observability.log_level", "observability.trace_sampling_rate")
+async def test_reload_applies_what_may_change(spawn: Spawn, tmp_path: Path) -> None:
+    """Reload puts new values in force, names those that need a restart, and refuses wrong ones whole."""
+    path = tmp_path / "settings.yaml"
+    path.write_text("observability: {log_level: error, trace_sampling_rate: 0.1}\n")
+    ready_file = tmp_path / "ready.json"
+    variables = {CONFIG_FILE: str(path), "SCHEMA_REGISTRY_READY_FILE": str(ready_file)}
+    echo = await spawn(variables=variables)
+    while not ready_file.exists():  # noqa: ASYNC110 - the other process has no other way to tell
+        await asyncio.sleep(0.01)
+    async with open_channel(json.loads(ready_file.read_text())["grpc_port"]) as channel:
+        stub = control_stub(channel)
+        path.write_text("observability: {log_level: shout, trace_sampling_rate: 0.5}\n")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.Reload(pb.ReloadRequest(), metadata=BEARER)
+        error = from_rpc_error(caught.value)
+        assert [violation.field for violation in error.violations] == ["observability.log_level"]
+
+        path.write_text("observability: {log_level: info, trace_sampling_rate: 0.5}\nserver: {grace_seconds: 3}\n")
+        answer = await stub.Reload(pb.ReloadRequest(), metadata=BEARER)
+    assert list(answer.changed_options) == ["observability.log_level", "observability.trace_sampling_rate"]
+    assert list(answer.restart_options) == ["server.grace_seconds"]
+
+    echo.process.send_signal(signal.SIGTERM)
+    assert await echo.end() == 0
+    assert "ready" not in echo.events
+    assert "stopped" in echo.events
+
+
+@pytest.mark.option("observability.log_format")
+async def test_text_logs_are_readable(spawn: Spawn) -> None:
+    """With observability.log_format=text lines are for people."""
+    echo = await spawn({"observability.log_format": "text"})
+    assert echo.process.stderr is not None
+    first = (await echo.process.stderr.readline()).decode()
+    os.kill(echo.process.pid, signal.SIGKILL)
+
+    assert " info     starting " in first
+
+
+@pytest.mark.option("observability.metrics_enabled", "observability.metrics_path")
+@pytest.mark.parametrize("enabled", [True, False])
+async def test_metrics_page(spawn: Spawn, echo_code: EchoCode, *, enabled: bool) -> None:
+    """The metrics page shows the calls in Prometheus's format at its path, or is not there."""
+    options = {"observability.metrics_path": "/numbers", "observability.metrics_enabled": str(enabled).lower()}
+    echo = await spawn(options)
+    ready = await echo.line("ready")
+    async with open_channel(ready["grpc_port"]) as channel:
+        await echo_code.rpc.EchoServiceStub(channel).Echo(echo_code.pb.EchoRequest(text="hello"))
+    status, headers, body = await http_get(ready["http_port"], "/numbers")
+
+    assert status == (200 if enabled else 404)
+    if enabled:
+        assert headers["content-type"].startswith("text/plain")
+        assert b'grpc_server_call_started_total{grpc_method="echo.v1.EchoService/Echo"} 1.0' in body
+        assert (
+            b'grpc_server_call_duration_seconds_count{grpc_method="echo.v1.EchoService/Echo",grpc_status="OK"} 1.0'
+            in body
+        )
+        assert b"process_cpu_seconds_total" in body
+        assert b"schema_registry_process_ready 1.0" in body
+        assert b'schema_registry_dependency_status{dependency="redis"} 1.0' in body

@@ -1,0 +1,279 @@
+"""Settings: sources and their order, errors all at once, secrets never shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import Field, SecretStr, ValidationError
+
+from llm_schema_registry.kernel.settings import (
+    ControlSettings,
+    DatabaseSettings,
+    RedisSettings,
+    ServerSettings,
+    ServiceSettings,
+)
+from llm_schema_registry.kernel.settings_pages import configuration_page, effective
+from llm_schema_registry.kernel.settings_sources import (
+    CONFIG_FILE,
+    SECRETS_DIRECTORY,
+    Loaded,
+    SettingsInvalid,
+    load,
+    options,
+    variable,
+)
+
+
+class EverySettings(ServiceSettings):
+    """All sections of the kernel."""
+
+    database: DatabaseSettings
+    redis: RedisSettings = Field(default_factory=RedisSettings)
+
+
+REQUIRED = {
+    "SCHEMA_REGISTRY__SERVER__LOCAL_MODE": "true",
+    "SCHEMA_REGISTRY__DATABASE__URL": "postgresql://app:hunter2@db/registry",
+}
+DEFAULTS = {
+    "server.listen_address": "0.0.0.0",
+    "server.http_port": 8080,
+    "server.grpc_port": 9090,
+    "server.shutdown_timeout_seconds": 30,
+    "server.request_timeout_seconds": 30,
+    "server.tls_enabled": False,
+    "server.tls_cert_path": None,
+    "server.tls_key_path": None,
+    "database.pool_min": 5,
+    "database.pool_max": 50,
+    "database.connection_timeout_seconds": 10,
+    "database.statement_timeout_seconds": 30,
+    "database.ssl_enabled": True,
+    "redis.pool_min": 5,
+    "redis.pool_max": 25,
+    "redis.connection_timeout_seconds": 5,
+    "redis.tls_enabled": False,
+    "redis.key_prefix": "schema_registry:",
+    "redis.default_ttl_seconds": 3600,
+    "security.mtls_enabled": False,
+    "security.ca_cert_path": None,
+    "observability.metrics_enabled": True,
+    "observability.metrics_path": "/metrics",
+    "observability.tracing_enabled": True,
+    "observability.otlp_endpoint": None,
+    "observability.trace_sampling_rate": 0.1,
+    "observability.log_level": "info",
+    "observability.log_format": "json",
+    "features.caching_enabled": True,
+    "features.compression_enabled": True,
+    "features.read_only_mode": False,
+    "performance.max_request_body_bytes": 10485760,
+    "performance.keepalive_seconds": 60,
+}
+"""Names and defaults that operators of the earlier system know."""
+
+
+def loaded(environment: dict[str, str] | None = None) -> Loaded[EverySettings]:
+    """The settings from the required options and the environment given."""
+    return load(EverySettings, {**REQUIRED, **(environment or {})})
+
+
+def problems(environment: dict[str, str], model: type[ServiceSettings] = EverySettings) -> dict[str, str]:
+    """What is wrong, by option."""
+    with pytest.raises(SettingsInvalid) as caught:
+        load(model, environment)
+    return {problem.option: str(problem) for problem in caught.value.problems}
+
+
+@pytest.mark.parametrize(("option", "default"), DEFAULTS.items())
+def test_names_and_defaults_are_kept(option: str, default: object) -> None:
+    """Options of the earlier system have the same name and default."""
+    assert options(EverySettings)[option].default == default
+
+
+def test_later_sources_win(tmp_path: Path) -> None:
+    """Default < file < secret file < environment, option by option."""
+    file, secrets = tmp_path / "settings.toml", tmp_path / "secrets"
+    (secrets / "server").mkdir(parents=True)
+    (secrets / "..data").mkdir()
+    file.write_text("[server]\nhttp_port = 1\ngrpc_port = 1\nhealth_port = 1\n")
+    (secrets / "server__grpc_port").write_text("2\n")
+    (secrets / "server" / "health_port").write_text("2")
+    environment = {CONFIG_FILE: str(file), SECRETS_DIRECTORY: str(secrets), "SCHEMA_REGISTRY__SERVER__HEALTH_PORT": "3"}
+
+    found = loaded(environment)
+
+    server = found.settings.server
+    assert (server.http_port, server.grpc_port, server.health_port, server.grace_seconds) == (1, 2, 3, 20)
+    sources = {row.option: row.source for row in effective(found)}
+    assert sources["server.http_port"] == f"file {file}"
+    assert sources["server.grpc_port"] == f"secret file {secrets / 'server__grpc_port'}"
+    assert sources["server.health_port"] == "environment SCHEMA_REGISTRY__SERVER__HEALTH_PORT"
+    assert sources["server.grace_seconds"] == "default"
+
+
+@pytest.mark.parametrize("suffix", ["toml", "yaml", "yml"])
+def test_file_formats(tmp_path: Path, suffix: str) -> None:
+    """TOML and YAML files say the same."""
+    text = "[control]\nclient_names = ['a', 'b']\n" if suffix == "toml" else "control: {client_names: [a, b]}\n"
+    (tmp_path / f"settings.{suffix}").write_text(text)
+
+    found = loaded({CONFIG_FILE: str(tmp_path / f"settings.{suffix}")})
+
+    assert found.settings.control.client_names == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.toml", "x = ["),
+        ("a.yaml", "{"),
+        ("a.yaml", "- 1"),
+        ("a.json", "{}"),
+        ("a.toml", "x = 1"),
+        ("none.toml", None),
+    ],
+)
+def test_unreadable_files_are_told(tmp_path: Path, name: str, content: str | None) -> None:
+    """A file that is missing, malformed, of another kind, or not made of sections is an error that names it."""
+    if content is not None:
+        (tmp_path / name).write_text(content)
+
+    assert name in "".join(problems({**REQUIRED, CONFIG_FILE: str(tmp_path / name)}).values())
+
+
+def test_every_error_at_once() -> None:
+    """Wrong values, unknown names, missing options and broken rules are all in one report."""
+    found = problems(
+        {
+            "SCHEMA_REGISTRY__SERVER__GRPC_PORT": "70000",
+            "SCHEMA_REGISTRY__SERVER__DRAIN_SECONDS": "soon",
+            "SCHEMA_REGISTRY__SERVR__HTTP_PORT": "1",
+            "SCHEMA_REGISTRY__REDIS__POOL_MIN": "26",
+            "SCHEMA_REGISTRY__OBSERVABILITY__LOG_LEVEL": "loud",
+        }
+    )
+
+    assert set(found) == {
+        "server.grpc_port",
+        "server.drain_seconds",
+        "servr.http_port",
+        "observability.log_level",
+        "database.url",
+    }
+    assert "= '70000' (from environment SCHEMA_REGISTRY__SERVER__GRPC_PORT)" in found["server.grpc_port"]
+    assert "did you mean server.http_port" in found["servr.http_port"]
+    assert "'debug', 'info', 'warning' or 'error'" in found["observability.log_level"]
+    assert "SCHEMA_REGISTRY__DATABASE__URL" in found["database.url"]
+
+
+def test_rules_are_judged_beside_wrong_values() -> None:
+    """A wrong value in one section does not hide a broken rule in another."""
+    wrong = {"SCHEMA_REGISTRY__SERVER__GRPC_PORT": "x", "SCHEMA_REGISTRY__REDIS__POOL_MIN": "26"}
+
+    assert {"server.grpc_port", "redis.pool_min"} <= set(problems({**REQUIRED, **wrong}))
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("database.url", ""), ("control.token", "hunter2"), ("database.urll", "hunter2"), ("redis.urk", "hunter2")],
+)
+def test_secrets_are_not_in_errors(option: str, value: str) -> None:
+    """The value of a secret, also under a mistyped name, is never in an error."""
+    text = "".join(problems({**REQUIRED, variable(option): value, "SCHEMA_REGISTRY__X__Y": "1"}).values())
+
+    assert "hunter2" not in text
+
+
+def test_secrets_are_redacted_everywhere() -> None:
+    """Neither the effective options nor the model's own text show a secret."""
+    found = loaded({"SCHEMA_REGISTRY__CONTROL__TOKEN": "hunter2-hunter2-hunter2"})
+
+    assert "hunter2" not in str(effective(found)) + repr(found.settings) + str(found.settings.model_dump())
+    assert found.settings.control.token == SecretStr("hunter2-hunter2-hunter2")
+
+
+def test_secret_of_wrong_type_is_not_in_the_librarys_error() -> None:
+    """The library's own message hides its input too."""
+    with pytest.raises(ValidationError) as caught:
+        ControlSettings(token=SecretStr("hunter2"))
+
+    assert "hunter2" not in str(caught.value)
+
+
+def test_empty_values_count_as_not_set() -> None:
+    """Templates leave empty variables behind: they set nothing. A mistyped one is still told."""
+    assert loaded({"SCHEMA_REGISTRY__SERVER__GRPC_PORT": ""}).settings.server.grpc_port == 9090
+    assert "server.grpc_prt" in problems({**REQUIRED, "SCHEMA_REGISTRY__SERVER__GRPC_PRT": ""})
+
+
+@pytest.mark.parametrize("name", ["SCHEMA_REGISTRY_PORT", "SCHEMA_REGISTRY_SERVICE_HOST", "PATH"])
+def test_variables_of_kubernetes_are_ignored(name: str) -> None:
+    """With one underscore a name is none of ours: Kubernetes sets such names for a Service."""
+    assert loaded({name: "tcp://10.0.0.1:9090"})
+
+
+@pytest.mark.option("control.client_names")
+def test_lists_are_written_with_commas() -> None:
+    """In a variable the names of a list are separated by commas."""
+    found = loaded({"SCHEMA_REGISTRY__CONTROL__CLIENT_NAMES": "spiffe://x/admin, ops.example.org,"})
+
+    assert found.settings.control.client_names == ("spiffe://x/admin", "ops.example.org")
+
+
+@pytest.mark.parametrize("value", ["true", "1", "True", "yes"])
+def test_local_mode_binds_loopback(value: str) -> None:
+    """Local mode listens on loopback without being told to."""
+    assert loaded({"SCHEMA_REGISTRY__SERVER__LOCAL_MODE": value}).settings.server.listen_address == "127.0.0.1"
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "10.0.0.1", "::"])
+def test_local_mode_refuses_other_addresses(address: str) -> None:
+    """Local mode on another address than loopback is an error."""
+    assert "server.listen_address" in problems({**REQUIRED, "SCHEMA_REGISTRY__SERVER__LISTEN_ADDRESS": address})
+
+
+def test_outside_local_mode_an_authenticator_is_required() -> None:
+    """Without local mode and without mTLS the error says what to set."""
+    found = problems({**REQUIRED, "SCHEMA_REGISTRY__SERVER__LOCAL_MODE": "false"})
+
+    assert "server.tls_enabled" in found["security.mtls_enabled"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "option"),
+    [
+        ({"server.drain_seconds": "9"}, "server.shutdown_timeout_seconds"),
+        ({"server.tls_enabled": "true"}, "server.tls_cert_path"),
+        ({"server.tls_enabled": "true", "server.tls_key_path": "/nowhere"}, "server.tls_key_path"),
+        ({"security.mtls_enabled": "true"}, "security.ca_cert_path"),
+        ({"security.mtls_enabled": "true"}, "security.mtls_enabled"),
+        ({"database.pool_min": "51"}, "database.pool_min"),
+        ({"database.ssl_root_cert_path": "/nowhere"}, "database.ssl_root_cert_path"),
+        ({"observability.otlp_endpoint": "collector:4317"}, "observability.otlp_endpoint"),
+        ({"observability.metrics_path": "metrics"}, "observability.metrics_path"),
+    ],
+)
+def test_rules_between_options(changes: dict[str, str], option: str) -> None:
+    """Options that do not fit together are told, each by its name."""
+    assert option in problems({**REQUIRED, **{variable(name): value for name, value in changes.items()}})
+
+
+def test_settings_do_not_change() -> None:
+    """A model is frozen."""
+    server: Any = ServerSettings()
+
+    with pytest.raises(ValidationError):
+        server.grpc_port = 1
+
+
+def test_page_lists_every_option() -> None:
+    """The reference page has a row for each option with default, bounds and meaning."""
+    page = configuration_page(EverySettings)
+
+    assert all(f"| `{option}`" in page for option in options(EverySettings))
+    assert "| `server.grpc_port` | `9090` | whole number, ≥ 0, ≤ 65535 | gRPC port." in page
+    assert "| `database.url` | required | secret text |" in page
