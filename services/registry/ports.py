@@ -155,15 +155,20 @@ class Store(Contents, Protocol):
 
         The change gets the next position; commits are totally ordered by it. Atomic also against crashes.
         Raises Stale when the epoch, the subject's revision or the global revision moved, when the request id is
-        recorded already, or when a content (by identity) got another id, was purged, or is held or no longer held by
-        others than the event says. Raises WritesFenced while writes are fenced.
+        recorded already, when a content (by identity) got another id, or is held or no longer held by others than the
+        event says, and when the event is about versions that are not there. Raises WritesFenced while writes are
+        fenced. When several are true, any of them is raised.
 
         Beyond the revision it checks, at commit:
-        VersionRegistered: every reference's version is live, else ReferenceNotFound; `schema.id` is new, or belongs to
-        the same identity; a purged content gets its text back.
-        VersionsDeleted: no live version references one of them, else VersionReferenced.
-        VersionsPurged: no version that still exists references one of them, else VersionReferenced; `schema_ids` are
-        exactly the contents that no other version holds: their texts are removed, their ids and identities stay taken.
+        VersionRegistered: the number is the subject's next; every reference's version is live, else ReferenceNotFound;
+        `schema.id` is new, or belongs to the same identity. A purged content gets its text back, also one that was
+        purged after the decision; a content that is there stays as it was first registered, whatever `schema` says.
+        EpochStarted: its parent is the proposal's epoch, its fork the present position, and its number is larger. The
+        change belongs to the new epoch.
+        VersionsDeleted: the versions are live, and no live version references one of them, else VersionReferenced.
+        VersionsPurged: the versions are deleted, and no version that still exists references one of them, else
+        VersionReferenced; `schema_ids` are exactly the contents that no other version holds: their texts are removed,
+        their ids and identities stay taken.
         """
         ...
 

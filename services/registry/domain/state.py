@@ -98,6 +98,7 @@ class RegistryState:
     def __init__(self) -> None:
         self.epoch = 1
         self.position = 0
+        self.purge_position = 0
         self.global_level = DEFAULT_LEVEL
         self.global_revision = 0
         self.subjects: dict[str, StoredSubject] = {}
@@ -137,6 +138,7 @@ class RegistryState:
                 self._register(event, change.time, words)
             case VersionsPurged():
                 self._purge(event, change.time)
+                self.purge_position = change.position
             case SettingsChanged():
                 before = self._record(event.subject, change.time)
                 self._put(before, replace(before, level=event.level), change.time)

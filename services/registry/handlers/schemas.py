@@ -23,16 +23,19 @@ FINGERPRINT_BYTES = 33
 class SchemaService(rpc.SchemaServiceServicer):
     """Registers content and finds it again."""
 
-    def __init__(self, register: Register, queries: Queries, library: Library, clock: Clock) -> None:
+    def __init__(
+        self, register: Register, queries: Queries, library: Library, clock: Clock, text_bytes_max: int
+    ) -> None:
         self._register = register
         self._queries = queries
         self._library = library
         self._clock = clock
+        self._text_bytes_max = text_bytes_max
 
     async def RegisterSchema(self, request: pb.RegisterSchemaRequest, context: Any) -> pb.RegisterSchemaResponse:
         """See the contract."""
         fields = Fields()
-        draft = _draft(request, fields)
+        draft = _draft(request, fields, self._text_bytes_max)
         key = fields.request("RegisterSchema", request, request.request_id)
         fields.require_valid()
         if request.validate_only:
@@ -74,7 +77,7 @@ class SchemaService(rpc.SchemaServiceServicer):
         fields = Fields()
         subject = fields.subject(request.subject, optional=True)
         form = fields.format(request.format)
-        text = fields.schema_text(request.text, limits.TEXT_BYTES_MAX)
+        text = fields.schema_text(request.text, self._text_bytes_max)
         references = fields.references(request.references)
         if request.kind not in pb.FingerprintKind.values():
             fields.refuse("kind", "must be one of IDENTITY, SEMANTIC")
@@ -126,12 +129,12 @@ class SchemaService(rpc.SchemaServiceServicer):
         )
 
 
-def _draft(request: pb.RegisterSchemaRequest, fields: Fields) -> Draft:
+def _draft(request: pb.RegisterSchemaRequest, fields: Fields, text_bytes_max: int) -> Draft:
     """What a request asks to register."""
     return Draft(
         subject=fields.subject(request.subject),
         format=fields.format(request.format),
-        text=fields.schema_text(request.text, limits.TEXT_BYTES_MAX),
+        text=fields.schema_text(request.text, text_bytes_max),
         references=fields.references(request.references),
         state=fields.state(request.state or State.ACTIVE, among=(State.ACTIVE, State.DRAFT)),
         description=fields.prose(request.description, "description", limits.DESCRIPTION_CHARACTERS_MAX),

@@ -7,7 +7,6 @@ from typing import Any
 from llm_schema_registry.registry.v1 import validation_service_pb2 as pb
 from llm_schema_registry.registry.v1 import validation_service_pb2_grpc as rpc
 from services.registry.codec import reports
-from services.registry.domain import limits
 from services.registry.domain.model import Schema
 from services.registry.handlers.fields import Fields
 from services.registry.usecases.library import Library
@@ -18,15 +17,17 @@ from services.registry.usecases.validate import validate_data, validate_schema
 class ValidationService(rpc.ValidationServiceServicer):
     """Checks schemas by their format's rules, and data by a schema's."""
 
-    def __init__(self, queries: Queries, library: Library) -> None:
+    def __init__(self, queries: Queries, library: Library, *, text_bytes_max: int, data_bytes_max: int) -> None:
         self._queries = queries
         self._library = library
+        self._text_bytes_max = text_bytes_max
+        self._data_bytes_max = data_bytes_max
 
     async def ValidateSchema(self, request: pb.ValidateSchemaRequest, context: Any) -> pb.ValidateSchemaResponse:
         """See the contract."""
         fields = Fields()
         form = fields.format(request.format)
-        text = fields.schema_text(request.text, limits.TEXT_BYTES_MAX)
+        text = fields.schema_text(request.text, self._text_bytes_max)
         references = fields.references(request.references)
         fields.require_valid()
         found = await validate_schema(form, text, references, library=self._library)
@@ -47,8 +48,8 @@ class ValidationService(rpc.ValidationServiceServicer):
             fields.number(request.schema_id, "schema_id")
         else:
             fields.refuse("key", "one of schema_id or version is required")
-        if len(request.data) > limits.DATA_BYTES_MAX:
-            fields.refuse("data", f"has {len(request.data)} bytes; at most {limits.DATA_BYTES_MAX} are allowed")
+        if len(request.data) > self._data_bytes_max:
+            fields.refuse("data", f"has {len(request.data)} bytes; at most {self._data_bytes_max} are allowed")
         fields.require_valid()
         schema = await self._schema(request)
         found = await validate_data(schema, request.data, assert_formats=request.assert_formats, library=self._library)

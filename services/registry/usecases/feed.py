@@ -12,7 +12,7 @@ import binascii
 import re
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llm_schema_registry.errors import (
     EpochChanged,
@@ -114,7 +114,7 @@ class Feed:
         )
         if not changes:
             return False
-        await self._publish(Head(head.epoch, changes[-1].position, head.floor, head.fenced), changes)
+        await self._publish(replace(head, position=changes[-1].position), changes)
         return changes[-1].position < head.position
 
     async def now(self) -> Place:

@@ -69,8 +69,11 @@ class Register:
             if existing is not None:
                 return None
             require_compatible(await self._check(basis, draft, candidate), draft.subject)
-            schema_id = basis.schema_id or await self._store.reserve_schema_id()
-            return _decision(draft, candidate, schema_id, basis, now)
+            schema = await self._known(basis)
+            if schema is None:
+                schema_id = basis.schema_id or await self._store.reserve_schema_id()
+                schema = _schema(candidate, draft, schema_id, now)
+            return _decision(draft, candidate, schema, basis, now)
 
         intent = Intent(draft.subject, actor, request, candidate.identity)
         change = await self._writer.run(intent, decide)
@@ -92,7 +95,8 @@ class Register:
         if existing is not None:
             found = await self._found(draft.subject, existing)
             return Registration(found.version, found.schema, created=False, report=report)
-        event = _decision(draft, candidate, basis.schema_id or 0, basis, now).event
+        schema = await self._known(basis) or _schema(candidate, draft, basis.schema_id or 0, now)
+        event = _decision(draft, candidate, schema, basis, now).event
         assert isinstance(event, VersionRegistered), "a registration decides nothing else"
         return Registration(event.version, event.schema, created=False, report=report)
 
@@ -112,6 +116,12 @@ class Register:
         heads = history(level, basis.live) if draft.state is State.ACTIVE else ()
         return await compare(level, heads, candidate.parsed, library=self._library)
 
+    async def _known(self, basis: Basis) -> Schema | None:
+        """The content as it was first registered, when the registry has it."""
+        if basis.schema_id is None or basis.schema_purged:
+            return None
+        return (await self._library.schemas((basis.schema_id,))).get(basis.schema_id)
+
     async def _found(self, subject: str, number: int) -> Registration:
         version = await self._store.version(subject, number)
         assert version is not None, "a version cannot be purged without being deleted first"
@@ -125,7 +135,20 @@ def _existing(basis: Basis) -> int | None:
     return next((head.number for head in basis.live if head.schema_id == basis.schema_id), None)
 
 
-def _decision(draft: Draft, candidate: Candidate, schema_id: int, basis: Basis, now: datetime) -> Decision:
+def _schema(candidate: Candidate, draft: Draft, schema_id: int, now: datetime) -> Schema:
+    """The candidate as new content."""
+    return Schema(
+        id=schema_id,
+        format=draft.format,
+        text=candidate.parsed.text,
+        references=candidate.references,
+        identity=candidate.identity,
+        semantic=candidate.semantic,
+        create_time=now,
+    )
+
+
+def _decision(draft: Draft, candidate: Candidate, schema: Schema, basis: Basis, now: datetime) -> Decision:
     """The event that registers the candidate as the next version. Raises LimitExceeded."""
     if len(basis.live) >= VERSIONS_PER_SUBJECT_MAX:
         raise LimitExceeded(
@@ -135,7 +158,7 @@ def _decision(draft: Draft, candidate: Candidate, schema_id: int, basis: Basis, 
     version = Version(
         subject=draft.subject,
         number=basis.next_number,
-        schema_id=schema_id,
+        schema_id=schema.id,
         state=draft.state,
         description=draft.description,
         owner=draft.owner,
@@ -144,15 +167,6 @@ def _decision(draft: Draft, candidate: Candidate, schema_id: int, basis: Basis, 
         create_time=now,
         update_time=now,
         activate_time=now if draft.state is State.ACTIVE else None,
-    )
-    schema = Schema(
-        id=schema_id,
-        format=draft.format,
-        text=candidate.parsed.text,
-        references=candidate.references,
-        identity=candidate.identity,
-        semantic=candidate.semantic,
-        create_time=now,
     )
     return Decision(
         event=VersionRegistered(version, schema, candidate.references),

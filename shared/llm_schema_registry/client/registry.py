@@ -6,7 +6,7 @@ async with RegistryClient("127.0.0.1:9090") as registry:
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from types import TracebackType
 from typing import TypeVar
 
@@ -70,7 +70,7 @@ class RegistryClient:
 
     async def stream(
         self, method: grpc.aio.UnaryStreamMultiCallable[Request, Answer], request: Request
-    ) -> AsyncIterator[Answer]:
+    ) -> AsyncGenerator[Answer, None]:
         """The answers to a streaming call, as they come. Raises like `call`; leaving the loop ends the call."""
         call = method(request)
         try:

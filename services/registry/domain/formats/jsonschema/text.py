@@ -40,16 +40,15 @@ def read(text: str) -> Json:
 
 
 def depth(value: Json) -> int:
-    """Levels of nesting: 0 for a scalar. Without recursion, so any value will do."""
+    """Levels of nesting: 0 for a scalar, 1 for `[]`. Without recursion, so any value will do."""
     deepest = 0
     open_values: list[tuple[Json, int]] = [(value, 0)]
     while open_values:
         item, level = open_values.pop()
-        deepest = max(deepest, level)
-        if isinstance(item, dict):
-            open_values.extend((child, level + 1) for child in item.values())
-        elif isinstance(item, list):
-            open_values.extend((child, level + 1) for child in item)
+        if isinstance(item, dict | list):
+            deepest = max(deepest, level + 1)
+            children = item.values() if isinstance(item, dict) else item
+            open_values.extend((child, level + 1) for child in children)
     return deepest
 
 

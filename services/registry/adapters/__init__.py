@@ -1,0 +1,1 @@
+"""What implements the ports. Each module translates its own driver's errors."""

@@ -1,0 +1,219 @@
+"""The registry process, put together: the only file that knows every part of it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import redis.asyncio as redis
+
+from llm_schema_registry.kernel.about import version
+from llm_schema_registry.kernel.dependencies import DependencyCheck
+from llm_schema_registry.kernel.metrics import Metric, Point
+from llm_schema_registry.kernel.migrate import MigrationFailed, migrate
+from llm_schema_registry.kernel.postgres import Postgres, PostgresOptions
+from llm_schema_registry.kernel.process import Definition, Parts, Runtime, Servicer, StartFailed
+from llm_schema_registry.registry.v1 import (
+    change_service_pb2_grpc,
+    compatibility_service_pb2_grpc,
+    schema_service_pb2_grpc,
+    subject_service_pb2_grpc,
+    validation_service_pb2_grpc,
+)
+from services.registry.adapters.cached_contents import CachedContents
+from services.registry.adapters.postgres_bell import PostgresBell
+from services.registry.adapters.postgres_store import PostgresStore
+from services.registry.adapters.redis_contents import RedisContents, RedisOptions, check_redis, open_redis
+from services.registry.domain.formats.jsonschema import JsonSchema
+from services.registry.domain.model import Format
+from services.registry.handlers.changes import ChangeService
+from services.registry.handlers.compatibility import CompatibilityService
+from services.registry.handlers.schemas import SchemaService
+from services.registry.handlers.subjects import SubjectService
+from services.registry.handlers.validation import ValidationService
+from services.registry.ports import Contents, Store
+from services.registry.settings import LimitSettings, RegistrySettings
+from services.registry.usecases.change_subject import ChangeSubject
+from services.registry.usecases.change_version import ChangeVersion
+from services.registry.usecases.feed import Feed, Observer
+from services.registry.usecases.library import Library
+from services.registry.usecases.queries import Queries
+from services.registry.usecases.register import Register
+from services.registry.usecases.writer import Writer
+
+PACKAGE = "llm_schema_registry.registry.v1"
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+@dataclass(slots=True)
+class Caches:
+    """The ways to contents: the nearest one to ask, and who must hear of changes."""
+
+    contents: Contents
+    memory: CachedContents | None = None
+    shared: RedisContents | None = None
+    observers: list[Observer] = field(default_factory=list)
+    dependencies: list[DependencyCheck] = field(default_factory=list)
+
+
+@asynccontextmanager
+async def build(runtime: Runtime[RegistrySettings]) -> AsyncIterator[Parts[RegistrySettings]]:
+    """Connects to Redis and PostgreSQL, migrates, and serves the five services of the contract."""
+    settings = runtime.settings
+    options = postgres_options(settings)
+    shared = await _open_shared_cache(runtime)
+    database = await runtime.steps.enter("close database", Postgres(options))
+    await _migrate(runtime, options)
+    store = PostgresStore(database)
+    caches = _caches(settings, store, shared, runtime)
+    async with PostgresBell(options) as bell:
+        feed = Feed(store, bell, caches.observers)
+        following = asyncio.create_task(feed.run(), name="change feed")
+        try:
+            yield Parts(
+                servicers=servicers(store, caches, feed, runtime, settings.limits),
+                dependencies=[DependencyCheck("postgresql", critical=True, check=database.check), *caches.dependencies],
+                metrics=[lambda: _metrics(database, caches, feed)],
+            )
+        finally:
+            following.cancel()
+            with suppress(asyncio.CancelledError):
+                await following
+
+
+DEFINITION = Definition(name="registry", settings=RegistrySettings, build=build)
+
+
+def servicers(
+    store: Store, caches: Caches, feed: Feed, runtime: Runtime[RegistrySettings], limits: LimitSettings
+) -> Sequence[Servicer]:
+    """The services of the contract over a store."""
+    clock = runtime.clock
+    library = Library(store, caches.contents, {Format.JSON: JsonSchema()})
+    observers = [tier.observe_commit for tier in (caches.memory, caches.shared) if tier is not None]
+    writer = Writer(store, clock, random.Random(), observers)  # noqa: S311 - spreads repeats, keeps no secret
+    queries = Queries(store, library)
+    text_bytes_max = limits.schema_text_bytes_max
+    schemas = SchemaService(Register(store, library, writer), queries, library, clock, text_bytes_max)
+    subjects = SubjectService(queries, ChangeVersion(store, library, writer), ChangeSubject(store, writer))
+    compatibility = CompatibilityService(store, library, text_bytes_max)
+    validation = ValidationService(
+        queries, library, text_bytes_max=text_bytes_max, data_bytes_max=limits.data_bytes_max
+    )
+    changes = ChangeService(feed)
+    return [
+        Servicer(
+            f"{PACKAGE}.SchemaService",
+            lambda server: schema_service_pb2_grpc.add_SchemaServiceServicer_to_server(schemas, server),
+        ),
+        Servicer(
+            f"{PACKAGE}.SubjectService",
+            lambda server: subject_service_pb2_grpc.add_SubjectServiceServicer_to_server(subjects, server),
+        ),
+        Servicer(
+            f"{PACKAGE}.CompatibilityService",
+            lambda server: compatibility_service_pb2_grpc.add_CompatibilityServiceServicer_to_server(
+                compatibility, server
+            ),
+        ),
+        Servicer(
+            f"{PACKAGE}.ValidationService",
+            lambda server: validation_service_pb2_grpc.add_ValidationServiceServicer_to_server(validation, server),
+        ),
+        Servicer(
+            f"{PACKAGE}.ChangeService",
+            lambda server: change_service_pb2_grpc.add_ChangeServiceServicer_to_server(changes, server),
+        ),
+    ]
+
+
+def postgres_options(settings: RegistrySettings) -> PostgresOptions:
+    """How the settings say to reach PostgreSQL."""
+    database = settings.database
+    return PostgresOptions(
+        url=database.url.get_secret_value(),
+        pool_min=database.pool_min,
+        pool_max=database.pool_max,
+        connection_timeout_seconds=database.connection_timeout_seconds,
+        statement_timeout_seconds=database.statement_timeout_seconds,
+        ssl_enabled=database.ssl_enabled,
+        ssl_root_cert_path=database.ssl_root_cert_path,
+        application_name="llm_schema_registry registry",
+    )
+
+
+async def _migrate(runtime: Runtime[RegistrySettings], options: PostgresOptions) -> None:
+    """Brings the tables to what this code needs, once the database answers. Raises StartFailed."""
+
+    async def attempt() -> list[str]:
+        return await migrate(options, MIGRATIONS, schema="registry", code_version=version())
+
+    try:
+        applied = await runtime.wait_for("postgresql", attempt)
+    except MigrationFailed as failed:
+        raise StartFailed(str(failed)) from failed
+    runtime.logger.info("migrated", applied=applied)
+
+
+async def _open_shared_cache(
+    runtime: Runtime[RegistrySettings],
+) -> tuple[redis.Redis, RedisOptions] | None:
+    """Redis, when the settings name one and caching is on."""
+    settings = runtime.settings.redis
+    if settings.url is None or not runtime.settings.features.caching_enabled:
+        return None
+    options = RedisOptions(
+        url=settings.url.get_secret_value(),
+        pool_min=settings.pool_min,
+        pool_max=settings.pool_max,
+        connection_timeout_seconds=settings.connection_timeout_seconds,
+        tls_enabled=settings.tls_enabled,
+        key_prefix=settings.key_prefix,
+        ttl_seconds=settings.default_ttl_seconds,
+    )
+    return await runtime.steps.enter("close redis", open_redis(options)), options
+
+
+def _caches(
+    settings: RegistrySettings,
+    store: Store,
+    shared: tuple[redis.Redis, RedisOptions] | None,
+    runtime: Runtime[RegistrySettings],
+) -> Caches:
+    """Memory before Redis before the store; the store alone when caching is off."""
+    caches = Caches(store)
+    if not settings.features.caching_enabled:
+        return caches
+    if shared is not None:
+        client, options = shared
+        caches.shared = RedisContents(store, client, options, runtime.clock.monotonic)
+        caches.contents = caches.shared
+        caches.observers.append(caches.shared.observe)
+        caches.dependencies.append(DependencyCheck("redis", critical=False, check=lambda: check_redis(client)))
+    caches.memory = CachedContents(caches.contents, settings.cache.memory_bytes_max)
+    caches.contents = caches.memory
+    caches.observers.append(caches.memory.observe)
+    return caches
+
+
+def _metrics(database: Postgres, caches: Caches, feed: Feed) -> Iterable[Metric]:
+    """What the registry itself tells, beside the calls that the kernel counts."""
+    pool = database.measure()
+    states = [
+        Point(pool.size - pool.idle, {"state": "used"}),
+        Point(pool.idle, {"state": "idle"}),
+    ]
+    yield Metric("db.client.connection.count", "gauge", "{connection}", "Connections of the database pool.", states)
+    waiting = [Point(pool.waiting)]
+    yield Metric("db.client.connection.pending_requests", "gauge", "{request}", "Calls waiting for one.", waiting)
+    yield Metric("registry.change.position", "gauge", "", "Position of the newest change seen.", [Point(feed.position)])
+    tiers = {"memory": caches.memory, "redis": caches.shared}
+    found = [(name, tier) for name, tier in tiers.items() if tier is not None]
+    hits = [Point(tier.hits, {"tier": name}) for name, tier in found]
+    misses = [Point(tier.misses, {"tier": name}) for name, tier in found]
+    yield Metric("registry.cache.hits", "counter", "{schema}", "Schemas found in a cache.", hits)
+    yield Metric("registry.cache.misses", "counter", "{schema}", "Schemas not found in a cache.", misses)

@@ -1,0 +1,38 @@
+"""The options of the registry service."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from llm_schema_registry.kernel.settings import DatabaseSettings, RedisSettings, Section, ServiceSettings
+
+
+class CacheSettings(Section):
+    """What the process keeps in memory. Switched by features.caching_enabled."""
+
+    memory_bytes_max: int = Field(
+        default=134_217_728,
+        ge=0,
+        le=68_719_476_736,
+        description="Bytes of schemas kept in the process. The default holds about 85,000 schemas of 1 KiB.",
+    )
+
+
+class LimitSettings(Section):
+    """The largest things that callers may send. Each must fit into performance.max_request_body_bytes."""
+
+    schema_text_bytes_max: int = Field(
+        default=1_048_576, ge=1024, le=67_108_864, description="Largest text of one schema, in bytes of UTF-8."
+    )
+    data_bytes_max: int = Field(
+        default=1_048_576, ge=1024, le=67_108_864, description="Largest data of one ValidateData call."
+    )
+
+
+class RegistrySettings(ServiceSettings):
+    """All options of the registry service."""
+
+    database: DatabaseSettings
+    redis: RedisSettings = Field(default_factory=RedisSettings)
+    cache: CacheSettings = Field(default_factory=CacheSettings)
+    limits: LimitSettings = Field(default_factory=LimitSettings)
