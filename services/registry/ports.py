@@ -163,6 +163,7 @@ class Store(Contents, Protocol):
         VersionRegistered: the number is the subject's next; every reference's version is live, else ReferenceNotFound;
         `schema.id` is new, or belongs to the same identity. A purged content gets its text back, also one that was
         purged after the decision; a content that is there stays as it was first registered, whatever `schema` says.
+        VersionUpdated, VersionTransitioned: the version holds the same content and is as live or deleted as before.
         EpochStarted: its parent is the proposal's epoch, its fork the present position, and its number is larger. The
         change belongs to the new epoch.
         VersionsDeleted: the versions are live, and no live version references one of them, else VersionReferenced.

@@ -11,20 +11,16 @@ import grpc
 import grpc.aio
 
 
-async def main(path: str) -> None:
-    answer = Path(path).read_bytes()
+async def main(answer: bytes) -> None:
+    """Serves until the process is ended."""
 
     async def get_schema(_: bytes, __: Any) -> bytes:
         return answer
 
     server = grpc.aio.server()
-    handler = grpc.unary_unary_rpc_method_handler(get_schema)
+    handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(get_schema)
     server.add_generic_rpc_handlers(
-        (
-            grpc.method_handlers_generic_handler(
-                "llm_schema_registry.registry.v1.SchemaService", {"GetSchema": handler}
-            ),
-        )
+        (grpc.method_handlers_generic_handler("llm_schema_registry.registry.v1.SchemaService", {"GetSchema": handler}),)
     )
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -34,4 +30,4 @@ async def main(path: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    asyncio.run(main(Path(sys.argv[1]).read_bytes()))

@@ -9,6 +9,7 @@ import asyncio
 import json
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import grpc.aio
@@ -19,10 +20,14 @@ from tests.bench import measuring
 
 REQUESTS = 4000
 CLIENTS = 16
+SETTLE_SECONDS = 2.0
+"""PostgreSQL sessions report what they counted at most once a second."""
 SCHEMA = {"type": "object", "properties": {f"property_{n}": {"type": "string", "maxLength": n} for n in range(20)}}
 
 
-async def run(target: str, pid: int, bare_target: str, bare_pid: int, schema_id: int) -> tuple[list[measuring.Round], list[measuring.Round]]:
+async def run(
+    target: str, pid: int, bare_target: str, bare_pid: int, schema_id: int
+) -> tuple[list[measuring.Round], list[measuring.Round]]:
     ours: list[measuring.Round] = []
     bare: list[measuring.Round] = []
     request = schema_service_pb2.GetSchemaRequest(id=schema_id)
@@ -43,14 +48,18 @@ async def run(target: str, pid: int, bare_target: str, bare_pid: int, schema_id:
 
 
 def queries(database_url: str) -> int:
-    """Reads of the schemas table that PostgreSQL has counted."""
+    """Reads of the schemas table that PostgreSQL has counted, once its counters have settled."""
+    statement = """
+        SELECT coalesce(sum(seq_scan + coalesce(idx_scan, 0)), 0) FROM pg_stat_user_tables WHERE relname = 'schemas'
+    """
+    counted, before = 0, -1
     with psycopg.connect(database_url, autocommit=True) as database:
-        database.execute("SELECT pg_stat_clear_snapshot()")
-        row = database.execute(
-            "SELECT coalesce(sum(seq_scan + coalesce(idx_scan, 0)), 0) FROM pg_stat_user_tables WHERE relname = 'schemas'"
-        ).fetchone()
-    assert row is not None
-    return int(row[0])
+        while counted != before:
+            time.sleep(SETTLE_SECONDS)
+            row = database.execute(statement).fetchone()
+            assert row is not None
+            counted, before = int(row[0]), counted
+    return counted
 
 
 def main() -> int:
@@ -67,12 +76,12 @@ def main() -> int:
                 answer = stub.GetSchema(schema_service_pb2.GetSchemaRequest(id=made.schema.id))
             path = Path(folder) / "answer"
             path.write_bytes(answer.SerializeToString())
-            before = queries(url)
+            counted = queries(url)
             with measuring.program("tests/bench/bare_server.py", str(path)) as (bare_process, port):
                 ours, bare = asyncio.run(
                     run(service.target, service.pid, f"127.0.0.1:{port}", bare_process.pid, made.schema.id)
                 )
-            read = queries(url) - before
+            read = queries(url) - counted
     print(measuring.table("registry GetSchema, warm", ours))
     print(measuring.table("bare grpc.aio", bare))
     cost = measuring.ratio(ours, bare, lambda each: each.cpu_us)

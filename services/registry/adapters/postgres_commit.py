@@ -148,15 +148,17 @@ version_reference AS (
 )
 """
 
+# An update never deletes a version nor brings one back.
 _UPDATED_VERSION = """
 done AS (
     UPDATE registry.versions SET
         state = %(state)s, description = %(description)s, owner = %(owner)s, tags = %(tags)s::text[],
         metadata = %(metadata)s,
         words = CASE WHEN %(sets_words)s THEN array_to_tsvector(%(words)s::text[]) ELSE words END,
-        update_time = %(update_time)s, activate_time = %(activate_time)s, delete_time = %(delete_time)s
+        update_time = %(update_time)s, activate_time = %(activate_time)s::timestamptz
     FROM subject
     WHERE versions.subject = %(subject)s AND number = %(number)s AND schema_id = %(schema_id)s
+      AND versions.delete_time IS NOT DISTINCT FROM %(delete_time)s::timestamptz
     RETURNING 1
 )
 """

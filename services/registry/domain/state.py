@@ -236,6 +236,9 @@ def _changed(
     match event:
         case VersionUpdated(version) | VersionTransitioned(version):
             stored = _existing(record, version.number)
+            before = stored.version
+            if (before.schema_id, before.delete_time) != (version.schema_id, version.delete_time):
+                raise Inapplicable(f"an update of version {version.number} that deletes, revives or rebinds it")
             kept = stored.words if isinstance(event, VersionTransitioned) else words
             changed: Iterable[StoredVersion] = [replace(stored, version=version, words=kept)]
         case VersionsDeleted():

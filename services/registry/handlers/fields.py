@@ -32,8 +32,12 @@ class Fields:
     def require_valid(self) -> None:
         """Raises InvalidField with every violation that was found."""
         if self._violations:
-            shown = "; ".join(f"{violation.field}: {violation.description}" for violation in self._violations[:5])
-            raise InvalidField(shown, violations=self._violations)
+            raise self.invalid()
+
+    def invalid(self) -> InvalidField:
+        """The error that names every violation that was found."""
+        shown = "; ".join(f"{violation.field}: {violation.description}" for violation in self._violations[:5])
+        return InvalidField(shown, violations=self._violations)
 
     def refuse(self, field: str, description: str) -> None:
         """Notes that a field is at fault."""

@@ -22,6 +22,9 @@ from llm_schema_registry.kernel.policy import methods
 from llm_schema_registry.kernel.settings import PerformanceSettings, ServerSettings
 
 HEALTH_SERVICE = "grpc.health.v1.Health"
+REFLECTION = f"/{reflection.SERVICE_NAME}/ServerReflectionInfo"
+REFLECTION_STABLE = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+"""The name that newer tools ask for first. grpcio-reflection 1.85 has v1alpha only; the messages are the same."""
 OVERSIZE_BYTES = 4 * 1_048_576
 """By how much the engine's own limit lies above ours, so that a message somewhat too large gets our clear error."""
 
@@ -110,6 +113,8 @@ class GrpcServer:
             policies = methods(servicer.name)
             for name, handler in registrar.handlers[servicer.name].items():
                 wrapped[f"/{servicer.name}/{name}"] = self._interceptors.wrap(policies[name], handler)
+        if REFLECTION in wrapped:
+            wrapped[REFLECTION_STABLE] = wrapped[REFLECTION]
         return Router(self._interceptors, wrapped)
 
 
