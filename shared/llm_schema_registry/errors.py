@@ -195,7 +195,7 @@ class Conflict(Error):
 
 
 class WatcherTooSlow(Error):
-    """The watcher read too slowly; it can resume from the token in the metadata."""
+    """The watcher read too slowly; it can resume from the last token that it read."""
 
     code, reason = Code.ABORTED, "WATCHER_TOO_SLOW"
 

@@ -47,13 +47,9 @@ class ChangeService(rpc.ChangeServiceServicer):
         text = _with_text(request.view, fields)
         fields.require_valid()
         size = paging.size(request.page_size, default=limits.CHANGE_PAGE_SIZE_DEFAULT, most=limits.CHANGE_PAGE_SIZE_MAX)
-        place = await self._feed.start(request.resume_token)
-        found = await self._feed.slice(place, prefix=prefix, limit=size)
-        newest = await self._feed.now()
+        found, more = await self._feed.page(request.resume_token, prefix=prefix, limit=size)
         return pb.ListChangesResponse(
-            changes=_changes(found.changes, text=text),
-            resume_token=found.place.token,
-            more=found.place.position < newest.position,
+            changes=_changes(found.changes, text=text), resume_token=found.place.token, more=more
         )
 
 

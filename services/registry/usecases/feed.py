@@ -49,7 +49,8 @@ class Place:
     def of(cls, token: str) -> Place:
         """The place that a token holds. Raises InvalidField naming `resume_token`."""
         try:
-            text = base64.urlsafe_b64decode(token.encode("ascii") + b"=" * (-len(token) % 4)).decode("ascii")
+            padded = token.encode("ascii") + b"=" * (-len(token) % 4)
+            text = base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii")
         except (ValueError, binascii.Error):
             text = ""
         match = _TOKEN.fullmatch(text)
@@ -127,28 +128,27 @@ class Feed:
 
         Raises InvalidField, EpochChanged, PositionExpired, PositionUnknown.
         """
+        return _begin(token, await self._store.head())
+
+    async def page(self, token: str, *, prefix: str, limit: int) -> tuple[Slice, bool]:
+        """The next changes after a token as the store has them now, and whether there are more.
+
+        Raises as `start` does. See `slice` for the filter.
+        """
         head = await self._store.head()
-        if not token:
-            return Place(head.epoch, head.floor)
-        place = Place.of(token)
-        _require_reachable(place, head)
-        return place
+        found = await self._read(_begin(token, head), prefix, limit)
+        return found, found.place.position < head.position
 
     async def slice(self, place: Place, *, prefix: str, limit: int) -> Slice:
-        """The next changes after a place: at most `limit`, those of subjects that begin with `prefix`.
+        """The next changes after a place that this process has seen: at most `limit`, those of subjects that begin with
+        `prefix`, and those of no subject.
 
         A slice may hold no change though more follow, when the filter left all of them out.
         """
         changes = self._after(place, limit)
         if changes is None:
-            changes = await self._store.changes(after=place.position, limit=limit, text_bytes_max=ANSWER_BYTES_MAX)
-        if not changes:
-            return Slice((), place)
-        if changes[0].position != place.position + 1:
-            _require_reachable(place, await self._store.head())
-            raise _expired(place)
-        wanted = [item for item in changes if item.event.subject.startswith(prefix) or not item.event.subject]
-        return Slice(wanted, Place(changes[-1].epoch, changes[-1].position))
+            return await self._read(place, prefix, limit)
+        return _filtered(changes, place, prefix)
 
     async def watch(self, place: Place, *, prefix: str, limit: int) -> AsyncIterator[Slice]:
         """Slices from a place on, for ever; an empty one every HEARTBEAT_SECONDS while nothing happens.
@@ -167,6 +167,14 @@ class Feed:
             place = found.place
             if found.changes:
                 yield found
+
+    async def _read(self, place: Place, prefix: str, limit: int) -> Slice:
+        """The next changes after a place from the store. Raises when they are no longer kept."""
+        changes = await self._store.changes(after=place.position, limit=limit, text_bytes_max=ANSWER_BYTES_MAX)
+        if changes and changes[0].position != place.position + 1:
+            _require_reachable(place, await self._store.head())
+            raise _expired(place)
+        return _filtered(changes, place, prefix)
 
     async def _wait_beyond(self, place: Place) -> None:
         """Waits for a change after the place, for a new epoch, or for HEARTBEAT_SECONDS."""
@@ -211,6 +219,22 @@ class Feed:
                 break
             found.append(self._kept[index])
         return found
+
+
+def _begin(token: str, head: Head) -> Place:
+    if not token:
+        return Place(head.epoch, head.floor)
+    place = Place.of(token)
+    _require_reachable(place, head)
+    return place
+
+
+def _filtered(changes: Sequence[Change], place: Place, prefix: str) -> Slice:
+    """What a filter leaves of changes that follow a place."""
+    if not changes:
+        return Slice((), place)
+    wanted = [item for item in changes if item.event.subject.startswith(prefix) or not item.event.subject]
+    return Slice(wanted, Place(changes[-1].epoch, changes[-1].position))
 
 
 def _require_reachable(place: Place, head: Head) -> None:

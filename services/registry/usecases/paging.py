@@ -25,7 +25,7 @@ def read(text: str, question: object) -> object:
     try:
         if len(text) > TOKEN_CHARACTERS_MAX:
             raise ValueError
-        body = base64.urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4))
+        body = base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
         digest, key = json.loads(body)
     except (ValueError, TypeError, binascii.Error):
         raise InvalidField.of("page_token", "must be the next_page_token of an earlier answer") from None

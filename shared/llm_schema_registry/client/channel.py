@@ -12,11 +12,14 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
-from llm_schema_registry.client.service_config import service_config
+from llm_schema_registry.client.service_config import default_deadlines, service_config
 
 MESSAGE_BYTES_MAX = 16 << 20
 KEEPALIVE_SECONDS = 60
 """Not below the server's `performance.min_ping_interval_seconds`, or it ends the connection."""
+RECONNECT_SECONDS_MAX = 1
+"""Longest wait before a replica is tried again. In a rolling restart the next replica leaves server.drain_seconds after
+this one came back, and by then clients must have found it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +51,11 @@ def open_channel(
         ("grpc.keepalive_time_ms", KEEPALIVE_SECONDS * 1000),
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.min_reconnect_backoff_ms", 100),
-        ("grpc.max_reconnect_backoff_ms", 5000),
+        ("grpc.max_reconnect_backoff_ms", RECONNECT_SECONDS_MAX * 1000),
     ]
     if tls is not None and tls.server_name:
         options.append(("grpc.ssl_target_name_override", tls.server_name))
-    interceptors: list[grpc.aio.ClientInterceptor] = [RequestIds()]
+    interceptors: list[grpc.aio.ClientInterceptor] = [Defaults()]
     if metadata:
         interceptors += [_UnaryMetadata(metadata), _StreamMetadata(metadata)]
     if tls is None:
@@ -60,22 +63,30 @@ def open_channel(
     return grpc.aio.secure_channel(name, _credentials(tls), options=options, interceptors=interceptors)
 
 
-class RequestIds(grpc.aio.UnaryUnaryClientInterceptor):
-    """Gives every mutation a request id. The caller's message is left as it is."""
+class Defaults(grpc.aio.UnaryUnaryClientInterceptor):
+    """Gives every call its method's deadline, and every mutation a request id, unless the caller gave one.
+
+    gRPC's own `timeout` of the service config ends calls only in this process; a deadline is told to the server.
+    The caller's message is left as it is.
+    """
 
     def __init__(self, new_id: Callable[[], str] = lambda: str(uuid.uuid4())) -> None:
         self._new_id = new_id
+        self._seconds = {f"/{method}": seconds for method, seconds in default_deadlines()}
 
     async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
-        """Sends the request with an id when it can carry one and carries none."""
+        """Sends the request, completed."""
+        details = client_call_details
+        if details.timeout is None:
+            details = _details(details, timeout=self._seconds.get(_text(details.method)))
         if isinstance(request, Message) and "request_id" in request.DESCRIPTOR.fields_by_name:
             carrying: Any = request
             if not carrying.request_id:
                 carrying = type(request)()
                 carrying.CopyFrom(request)
                 carrying.request_id = self._new_id()
-            return await continuation(client_call_details, carrying)
-        return await continuation(client_call_details, request)
+            return await continuation(details, carrying)
+        return await continuation(details, request)
 
 
 class _UnaryMetadata(grpc.aio.UnaryUnaryClientInterceptor):
@@ -104,9 +115,20 @@ def _with(details: Any, metadata: Sequence[tuple[str, str]]) -> grpc.aio.ClientC
     sent = grpc.aio.Metadata(*(details.metadata or ()))
     for key, value in metadata:
         sent.add(key, value)
+    return _details(details, metadata=sent)
+
+
+def _details(details: Any, **changes: Any) -> grpc.aio.ClientCallDetails:
+    """Call details with another timeout or other metadata."""
+    kept = {"timeout": details.timeout, "metadata": details.metadata} | changes
     return grpc.aio.ClientCallDetails(
-        details.method, details.timeout, sent, details.credentials, details.wait_for_ready
+        details.method, kept["timeout"], kept["metadata"], details.credentials, details.wait_for_ready
     )
+
+
+def _text(method: str | bytes) -> str:
+    """The method's path; grpc.aio gives it as bytes."""
+    return method.decode() if isinstance(method, bytes) else method
 
 
 def _addresses(targets: Sequence[str]) -> str:

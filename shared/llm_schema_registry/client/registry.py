@@ -71,7 +71,11 @@ class RegistryClient:
     async def stream(
         self, method: grpc.aio.UnaryStreamMultiCallable[Request, Answer], request: Request
     ) -> AsyncGenerator[Answer, None]:
-        """The answers to a streaming call, as they come. Raises like `call`; leaving the loop ends the call."""
+        """The answers to a streaming call, as they come. Raises like `call`; leaving the loop ends the call.
+
+        A process that leaves the rotation ends its streams: open one that ended with code UNAVAILABLE or CANCELLED
+        again, a watch from its last token.
+        """
         call = method(request)
         try:
             async for answer in call:

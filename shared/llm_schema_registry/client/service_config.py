@@ -23,6 +23,9 @@ from llm_schema_registry.registry.v1 import (
 ATTEMPTS_MAX = 4
 BACKOFF_SECONDS = 0.05
 BACKOFF_SECONDS_MAX = 1.0
+RETRIED_CODES = ["UNAVAILABLE", "CANCELLED"]
+"""CANCELLED is what gRPC's server tells calls that it has received and not begun when it stops (grpcio 1.85), and those
+that are left after the grace. A call that its own caller cancels is not repeated."""
 
 _FILES = (
     change_service_pb2,
@@ -45,11 +48,21 @@ def policy(method: MethodDescriptor) -> method_policy_pb2.MethodPolicy:
     return method.GetOptions().Extensions[method_policy_pb2.policy]
 
 
-def service_config(described: Iterable[ServiceDescriptor] | None = None) -> str:
-    """JSON: round robin, each method's deadline, and repeats on UNAVAILABLE for the methods that are safe to repeat.
+def default_deadlines() -> Iterator[tuple[str, float]]:
+    """(full name, seconds) of every method that has a default deadline."""
+    for service in services():
+        for method in service.methods:
+            seconds = _seconds(policy(method))
+            if seconds:
+                yield f"{service.full_name}/{method.name}", seconds
 
-    Up to ATTEMPTS_MAX attempts, BACKOFF_SECONDS doubling up to BACKOFF_SECONDS_MAX between them, all within the
-    deadline. A call's own timeout counts when it is shorter.
+
+def service_config(described: Iterable[ServiceDescriptor] | None = None) -> str:
+    """JSON: round robin, each method's deadline, and repeats for the methods that are safe to repeat.
+
+    Repeated are calls that end UNAVAILABLE, and those that the server ended CANCELLED: up to ATTEMPTS_MAX attempts,
+    BACKOFF_SECONDS doubling up to BACKOFF_SECONDS_MAX between them, all within the deadline. A call's own timeout
+    counts when it is shorter.
     """
     methods = [
         _method(service, method)
@@ -62,7 +75,7 @@ def service_config(described: Iterable[ServiceDescriptor] | None = None) -> str:
 def _method(service: ServiceDescriptor, method: MethodDescriptor) -> dict[str, object]:
     rules = policy(method)
     config: dict[str, object] = {"name": [{"service": service.full_name, "method": method.name}]}
-    seconds = rules.default_deadline.seconds + rules.default_deadline.nanos / 1e9
+    seconds = _seconds(rules)
     if seconds:
         config["timeout"] = f"{seconds:g}s"
     if rules.retryable:
@@ -71,6 +84,11 @@ def _method(service: ServiceDescriptor, method: MethodDescriptor) -> dict[str, o
             "initialBackoff": f"{BACKOFF_SECONDS:g}s",
             "maxBackoff": f"{BACKOFF_SECONDS_MAX:g}s",
             "backoffMultiplier": 2,
-            "retryableStatusCodes": ["UNAVAILABLE"],
+            "retryableStatusCodes": RETRIED_CODES,
         }
     return config
+
+
+def _seconds(rules: method_policy_pb2.MethodPolicy) -> float:
+    deadline = rules.default_deadline
+    return float(deadline.seconds + deadline.nanos / 1e9)

@@ -32,6 +32,11 @@ from llm_schema_registry.kernel.telemetry import Telemetry
 
 ANSWER_SECONDS = 0.020
 """Part of the caller's deadline that is kept back, so that the answer still arrives. Source: letsencrypt/boulder."""
+WRITE_SECONDS_MAX = 30.0
+"""How long the caller of a stream may leave a message untaken before the stream is ended."""
+TELL_SECONDS_MAX = 1.0
+"""How long the end of a stream waits for its status to be taken. A status that is not stays with the engine, behind the
+messages before it, and the caller gets it when it reads on."""
 COMPRESS_BYTES_MIN = 16_384
 """Answers below this size are cheaper to send than to compress (measured: gzip of 1 KB costs more than the call)."""
 
@@ -90,6 +95,10 @@ class Interceptors:
         self._closed = True
         for stream in tuple(self._exempt_streams):
             stream.end()
+
+    async def wait_abandoned(self, seconds: float) -> bool:
+        """Waits until no call is in work. True when the engine still holds ends of streams that nobody takes."""
+        return await self._rules.lifecycle.wait_idle(seconds) and self._rules.lifecycle.abandoned > 0
 
     def _streaming(self, work: _Work) -> Behavior:
         if not work.method.exempt:
@@ -182,7 +191,7 @@ class _Work:
             if deadline is not None:
                 self._deadlines.end(deadline)
         except BaseException as error:  # noqa: BLE001 - the edge: every failure is translated or raised again
-            return await self._failed(call, context, _ended(self._cause(error, deadline), stream))
+            return await self._tell(call, context, _ended(self._cause(error, deadline), stream))
         finally:
             if self._counted:
                 self._lifecycle.call_ends()
@@ -215,7 +224,7 @@ class _Work:
                 call.sent_bytes += len(payload)
                 if len(payload) < COMPRESS_BYTES_MIN:
                     context.disable_next_message_compression()
-                await context.write(payload)
+                await _write(context, payload)
 
     def _admit(self, call: Call, context: Context) -> None:
         """Identifies the caller, looks at the state, and sets the deadline of the work; None for none."""
@@ -273,6 +282,15 @@ class _Work:
         if deadline is not None and self._deadlines.end(deadline) and isinstance(error, asyncio.CancelledError):
             return errors.Deadline("The work did not fit into the deadline.")
         return error
+
+    async def _tell(self, call: Call, context: Context, error: BaseException) -> NoReturn:
+        """Ends a stream like `_failed`, without waiting for a caller that does not read what it was sent before."""
+        try:
+            async with asyncio.timeout(TELL_SECONDS_MAX):
+                await self._failed(call, context, error)
+        except TimeoutError:
+            self._lifecycle.abandoned += 1
+            raise asyncio.CancelledError from None
 
     async def _failed(self, call: Call, context: Context, error: BaseException) -> NoReturn:
         """Ends the call with the error's status. Raises what is not a failure of the call."""
@@ -335,6 +353,19 @@ async def _abort(
         status.line(known.message),
         ((status.DETAILS_KEY, details.SerializeToString()),),
     )
+
+
+async def _write(context: Context, payload: bytes) -> None:
+    """Sends one message of a stream. Raises WatcherTooSlow when the caller does not take it."""
+    try:
+        async with asyncio.timeout(WRITE_SECONDS_MAX):
+            await context.write(payload)
+    except TimeoutError:
+        raise errors.WatcherTooSlow(
+            f"No message was taken from the stream for {WRITE_SECONDS_MAX:g} s."
+            " Nothing is lost: open it again, a watch from the last token you read.",
+            metadata={"limit_seconds": f"{WRITE_SECONDS_MAX:g}"},
+        ) from None
 
 
 def _code(context: Context) -> errors.Code:

@@ -14,6 +14,8 @@ from llm_schema_registry.common.v1 import service_state_pb2 as pb
 
 RESUME_SECONDS = 1.0
 """When a caller that was turned away may try again; another replica may answer at once."""
+LAST_WRITE_SECONDS = 1.0
+"""How long a stream that is asked to end may go on sending the message that it is sending."""
 
 
 class State(enum.IntEnum):
@@ -54,19 +56,31 @@ def step(state: State, following: State) -> State:
 class Stream:
     """One open streaming call, which a drain may end between two messages."""
 
-    __slots__ = ("_task", "_waiting", "ended")
+    __slots__ = ("_last_write", "_task", "_waiting", "ended")
 
     def __init__(self, task: asyncio.Task[object]) -> None:
         self._task = task
         self._waiting = False
+        self._last_write: asyncio.TimerHandle | None = None
         self.ended = False
 
     def end(self) -> None:
-        """Asks the call to end. A call that waits for its handler is woken; one that sends ends after the message."""
-        if not self.ended:
-            self.ended = True
-            if self._waiting:
-                self._task.cancel()
+        """Asks the call to end. A call that waits for its handler is woken.
+
+        One that sends ends after the message, or without it when the caller does not take it.
+        """
+        if self.ended:
+            return
+        self.ended = True
+        if self._waiting:
+            self._task.cancel()
+        else:
+            self._last_write = asyncio.get_running_loop().call_later(LAST_WRITE_SECONDS, self._task.cancel)
+
+    def close(self) -> None:
+        """The call has ended."""
+        if self._last_write is not None:
+            self._last_write.cancel()
 
     def wait_begins(self) -> None:
         """The call is about to wait for its handler. Raises CancelledError when it was asked to end."""
@@ -83,13 +97,15 @@ class Lifecycle:
     """The state of one process, and what has to happen before it may change.
 
     `accepting` is the state that decides which calls are admitted: the state itself, or, while DRAINING, the mode
-    before. `stopping` is set once by the first wish to stop, which is never taken back.
+    before. `stopping` is set once by the first wish to stop, which is never taken back. `abandoned` counts streams
+    that were ended while their caller took nothing.
     """
 
     def __init__(self) -> None:
         self.state = State.STARTING
         self.accepting = State.STARTING
         self.in_flight = 0
+        self.abandoned = 0
         self.stop_cause: str | None = None
         self._stop_wanted = asyncio.Event()
         self._idle = asyncio.Event()
@@ -187,6 +203,7 @@ class Lifecycle:
 
     def stream_ends(self, stream: Stream) -> None:
         """Forgets a streaming call."""
+        stream.close()
         self._streams.discard(stream)
 
     def _become(self, state: State) -> None:

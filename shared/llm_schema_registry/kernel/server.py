@@ -5,6 +5,7 @@ Option names: https://grpc.github.io/grpc/core/group__grpc__arg__keys.html (2026
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ HEALTH_SERVICE = "grpc.health.v1.Health"
 REFLECTION = f"/{reflection.SERVICE_NAME}/ServerReflectionInfo"
 REFLECTION_STABLE = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 """The name that newer tools ask for first. grpcio-reflection 1.85 has v1alpha only; the messages are the same."""
+ANSWER_SECONDS_MAX = 1.0
+"""How long the last answers may take to leave when streams that nobody reads keep the engine from stopping."""
 OVERSIZE_BYTES = 4 * 1_048_576
 """By how much the engine's own limit lies above ours, so that a message somewhat too large gets our clear error."""
 
@@ -100,7 +103,12 @@ class GrpcServer:
     async def stop(self, grace_seconds: float) -> None:
         """Takes no more calls, lets those in flight end, and cancels what is left after the grace."""
         self._interceptors.end_exempt_streams()
-        await self._main.stop(grace_seconds)
+        stopping = asyncio.create_task(self._main.stop(grace_seconds))
+        await asyncio.wait({stopping}, timeout=min(grace_seconds, ANSWER_SECONDS_MAX))
+        if not stopping.done() and await self._interceptors.wait_abandoned(grace_seconds):
+            # What is left has no handler any more, and a caller that does not read: the grace is not for it.
+            await self._main.stop(ANSWER_SECONDS_MAX)
+        await stopping
         if self._probes is not None:
             await self._probes.stop(0)
 

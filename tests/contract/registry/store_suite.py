@@ -21,7 +21,7 @@ from services.registry.domain.events import (
 from services.registry.domain.limits import SCHEMA_ID_MAX
 from services.registry.domain.model import Reference, State
 from services.registry.ports import RequestKey, Stale, Store
-from tests.registry_author import Author, fingerprint, proposal, schema, version
+from tests.registry_author import START, Author, fingerprint, proposal, schema, version
 
 Fence = Callable[[bool], Awaitable[None]]
 ExhaustIds = Callable[[], Awaitable[None]]
@@ -469,6 +469,23 @@ class CommitSuite:
         latest = await store.latest("user")
         assert latest is not None
         assert latest.number == 1
+
+    async def test_update_never_revives(self, store: Store) -> None:
+        """An update that was made from a version as it was before its deletion is refused, and so is a rebinding."""
+        author = Author(store)
+        live = (await author.register("user", "1")).version
+        other = await author.register("user", "2")
+        await author.delete("user", 1)
+        deleted = await store.version("user", 1)
+        assert deleted is not None
+        before = await image(store, "user")
+
+        for wrong in (live, replace(deleted, schema_id=other.schema.id), replace(other.version, delete_time=START)):
+            for event in (VersionUpdated(wrong), VersionTransitioned(wrong, State.ACTIVE)):
+                with pytest.raises(Stale):
+                    await author.propose(event)
+
+        assert await image(store, "user") == before
 
     async def test_event_about_nothing(self, store: Store) -> None:
         """An event about a version that does not exist changes nothing."""

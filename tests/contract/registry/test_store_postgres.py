@@ -167,7 +167,7 @@ async def test_unknown_payload(postgres_store: PostgresStore, registry_database:
 
 async def test_database_away(own_postgres: Callable[..., OwnPostgres]) -> None:
     """Without the database reads and commits are DATABASE_UNAVAILABLE; when it is back both work."""
-    server = own_postgres(durable=True)
+    server = own_postgres()
     options = postgres_options(server.url)
     await migrate(options, MIGRATIONS, schema="registry", code_version="0.1.0")
     async with Postgres(options) as database:
@@ -175,7 +175,7 @@ async def test_database_away(own_postgres: Callable[..., OwnPostgres]) -> None:
         await Author(store).register("user", "1")
         basis = await store.basis("user")
 
-        await server.kill_async()
+        await server.stop_async()
         with pytest.raises(errors.DatabaseUnavailable):
             await store.head()
         with pytest.raises(errors.DatabaseUnavailable):

@@ -1,0 +1,242 @@
+"""Starts a whole registry on this machine and stops it in order.
+
+Start: PostgreSQL and Valkey together → role and database → services. Stop: services together → Valkey → PostgreSQL.
+Every child is a session of its own, so Ctrl-C reaches the launcher only; and the kernel stops each child when the
+launcher dies, so kill -9 leaves none behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import psycopg
+from psycopg import sql
+
+from deploy.local import banner, services
+from deploy.local.child import POLL_SECONDS, Child, ChildFailed
+from deploy.local.home import Home
+from deploy.local.ports import preferred_port
+from deploy.local.postgres import Postgres
+from deploy.local.services import ROOT, Plan, Service
+from deploy.local.valkey import Valkey
+
+ROLE = "registry"
+READY_SECONDS = 60
+STOP_SECONDS = 40
+"""Above the services' own shutdown timeout of 30 s."""
+
+Say = Callable[[str], None]
+
+
+class Interrupted(Exception):
+    """A signal asked to stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A service with its child and its ports."""
+
+    service: Service
+    child: Child
+    grpc_port: int
+    http_port: int
+
+
+class Signals:
+    """Counts the signals that ask to stop: the first asks, the second forces."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def install(self) -> None:
+        """Counts SIGINT, SIGTERM and SIGHUP from now on instead of dying of them."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._handle)
+
+    def _handle(self, _number: int, _frame: FrameType | None) -> None:
+        self.count += 1
+
+    def check(self) -> None:
+        """Raises Interrupted once a signal came."""
+        if self.count:
+            raise Interrupted
+
+    @property
+    def forced(self) -> bool:
+        """Whether a second signal came."""
+        return self.count > 1
+
+
+class Launcher:
+    """One local registry, from start to stop."""
+
+    def __init__(self, home: Home, plan: Plan, *, signals: Signals, say: Say) -> None:
+        self._home = home
+        self._plan = plan
+        self._signals = signals
+        self._say = say
+        self._placed: list[Placed] = []
+        self._postgres: Postgres | None = None
+        self._valkey: Valkey | None = None
+
+    def run(self) -> int:
+        """Starts everything, waits for a signal or the end of a child, stops everything; returns the exit code.
+
+        0 after a signal, 1 when something failed or the stop was forced.
+        """
+        code = 0
+        try:
+            self._start()
+            self._watch()
+        except Interrupted:
+            self._say("stopping (Ctrl-C again forces)")
+        except (ChildFailed, psycopg.Error, subprocess.SubprocessError, OSError) as error:
+            # Ctrl-C in the middle of initdb reaches it too: its failure is then no failure of ours.
+            code = 0 if self._signals.count else 1
+            self._say(str(error) if code else "stopping (Ctrl-C again forces)")
+        return code if self._stop() else 1
+
+    def _start(self) -> None:
+        began = time.monotonic()
+        postgres = self._postgres = Postgres(self._home.path, port=preferred_port(self._plan.postgres_port))
+        valkey = self._valkey = Valkey(self._home.path, port=preferred_port(self._plan.valkey_port))
+        valkey.launch()
+        if postgres.initialise():
+            self._say(f"made a PostgreSQL {postgres.install.major} cluster in {postgres.data}")
+        self._signals.check()
+        postgres.launch()
+        self._await(postgres.child, postgres.accepts)
+        self._say(f"PostgreSQL {postgres.install.major} ({postgres.install.source}) is ready on port {postgres.port}")
+        self._await(valkey.child, valkey.answers)
+        self._say(f"Valkey is ready on port {valkey.port}")
+        database_url = prepare_database(postgres, self._home.secret("database_password"))
+        self._start_services(database_url, valkey.url)
+        self._say(f"started in {time.monotonic() - began:.1f} s\n\n{self._banner()}\n")
+
+    def _start_services(self, database_url: str, redis_url: str) -> None:
+        secrets = services.secret_options(
+            database_url=database_url,
+            redis_url=redis_url,
+            control_token=self._home.secret("control_token"),
+        )
+        folder = self._home.write_secrets("service-secrets", secrets)
+        for service in self._plan.services:
+            placed = self._place(service, folder)
+            self._placed.append(placed)
+            placed.child.start()
+        for placed in self._placed:
+            self._await(placed.child, functools.partial(services.is_ready, placed.http_port))
+            self._say(f"{placed.service.name} is ready: gRPC port {placed.grpc_port}, HTTP port {placed.http_port}")
+
+    def _place(self, service: Service, secrets_folder: Path) -> Placed:
+        grpc_port, http_port = preferred_port(service.grpc_port), preferred_port(service.http_port)
+        search_path = (str(ROOT), str(ROOT / "shared"), os.environ.get("PYTHONPATH", ""))
+        child = Child(
+            name=service.name,
+            command=service.program,
+            log=self._home.path / f"{service.name}.log",
+            stop_signal=signal.SIGTERM,
+            cwd=ROOT,
+            env={
+                **services.options(grpc_port=grpc_port, http_port=http_port),
+                services.SECRETS_FOLDER_VARIABLE: str(secrets_folder),
+                "PYTHONPATH": os.pathsep.join(filter(None, search_path)),
+            },
+        )
+        return Placed(service, child, grpc_port, http_port)
+
+    def _await(self, child: Child, ready: Callable[[], bool]) -> None:
+        """Waits until a child is ready, a signal comes, or any child ends."""
+
+        def ready_or_stopped() -> bool:
+            self._signals.check()
+            self._check_children(apart_from=child)
+            return ready()
+
+        child.wait_until(ready_or_stopped, limit_seconds=READY_SECONDS)
+
+    def _watch(self) -> None:
+        """Returns never: raises Interrupted at a signal, ChildFailed when a child ends by itself."""
+        while True:
+            self._signals.check()
+            self._check_children()
+            time.sleep(POLL_SECONDS)
+
+    def _children(self) -> list[Child]:
+        """Children in the order of their stop."""
+        servers = [server.child for server in (self._valkey, self._postgres) if server]
+        return [placed.child for placed in reversed(self._placed)] + servers
+
+    def _check_children(self, *, apart_from: Child | None = None) -> None:
+        for child in self._children():
+            if child is not apart_from and child.exit_code is not None:
+                raise ChildFailed(
+                    f"{child.name} ended by itself with code {child.exit_code}; its log {child.log} ends:\n"
+                    f"{child.log_tail()}"
+                )
+
+    def _stop(self) -> bool:
+        """Stops what runs, services first and together; returns whether everything stopped in time, unforced."""
+        services_began = time.monotonic()
+        for placed in self._placed:
+            placed.child.send(placed.child.stop_signal)
+        orderly = [self._wait_stopped(placed.child, services_began) for placed in reversed(self._placed)]
+        for server in (self._valkey, self._postgres):
+            if server is not None:
+                began = time.monotonic()
+                server.child.send(server.child.stop_signal)
+                orderly.append(self._wait_stopped(server.child, began))
+        self._say("stopped" if all(orderly) else "stopped, not everything in order")
+        return all(orderly)
+
+    def _wait_stopped(self, child: Child, began: float) -> bool:
+        """Waits for a child that got its stop signal, once: to a service a second one means force."""
+        if not child.started:
+            return True
+        while child.running and not self._signals.forced and time.monotonic() - began < STOP_SECONDS:
+            time.sleep(POLL_SECONDS)
+        orderly = not child.running
+        child.kill()
+        self._say(f"{child.name} {'stopped' if orderly else 'killed'} after {time.monotonic() - began:.1f} s")
+        return orderly
+
+    def _banner(self) -> str:
+        postgres, valkey = self._postgres, self._valkey
+        assert postgres is not None, "the banner comes after the start"
+        assert valkey is not None, "the banner comes after the start"
+        return banner.text(
+            banner.Facts(
+                services=tuple(
+                    banner.Running(placed.service.name, placed.grpc_port, placed.http_port) for placed in self._placed
+                ),
+                home=self._home.path,
+                postgres=f"PostgreSQL {postgres.install.major}",
+                psql=postgres.install.bin / "psql",
+                database_port=postgres.port,
+                database_role=ROLE,
+                database_password=self._home.path / "secrets" / "database_password",
+                control_token=self._home.path / "secrets" / "control_token",
+                valkey_port=valkey.port,
+            )
+        )
+
+
+def prepare_database(postgres: Postgres, password: str) -> str:
+    """Makes the services' role, which is no superuser, and its database where missing; returns the URL."""
+    role = sql.Identifier(ROLE)
+    with psycopg.connect(postgres.url, autocommit=True) as connection:
+        with contextlib.suppress(psycopg.errors.DuplicateObject):
+            connection.execute(sql.SQL("CREATE ROLE {} LOGIN CREATEDB").format(role))
+        connection.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(role, sql.Literal(password)))
+        with contextlib.suppress(psycopg.errors.DuplicateDatabase):
+            connection.execute(sql.SQL("CREATE DATABASE {} OWNER {} TEMPLATE template0").format(role, role))
+    return postgres.database_url(ROLE, role=ROLE, password=password)

@@ -1,0 +1,193 @@
+"""The feed over the store in memory: what watchers are told when history moves in unusual ways."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import random
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+import pytest
+import pytest_asyncio
+
+from llm_schema_registry import errors
+from services.registry.adapters.memory_store import MemoryBell, MemoryStore
+from services.registry.domain.events import EpochStarted, SettingsChanged
+from services.registry.ports import Proposal
+from services.registry.usecases import feed as feed_module
+from services.registry.usecases.feed import Feed, Place
+from services.registry.usecases.writer import Decision, Intent, Writer
+
+NOON = datetime.datetime(2026, 3, 1, 12, tzinfo=datetime.UTC)
+
+
+class Noon:
+    """A clock that stands."""
+
+    def now(self) -> datetime.datetime:
+        return NOON
+
+
+class History:
+    """A store with a bell, a feed that follows it, and changes to make."""
+
+    def __init__(self) -> None:
+        self.bell = MemoryBell()
+        self.store = MemoryStore(bell=self.bell)
+        self.feed = Feed(self.store, self.bell)
+        self.writer = Writer(self.store, Noon(), random.Random(1))
+        self._number = 0
+
+    async def change(self, subject: str = "orders", count: int = 1) -> None:
+        """Makes changes."""
+        for _ in range(count):
+            self._number += 1
+            level = "FULL" if self._number % 2 else "NONE"
+
+            async def decide(*_: object, level: str = level) -> Decision:
+                return Decision(SettingsChanged(subject, level))
+
+            await self.writer.run(Intent(subject, "someone"), decide)
+
+    async def start_epoch(self) -> None:
+        """Begins epoch 2, as a restore does."""
+        head = await self.store.head()
+        event = EpochStarted(2, head.epoch, head.position)
+        await self.store.commit(Proposal(event, head.epoch, 0, None, "restore", NOON))
+
+
+@pytest_asyncio.fixture
+async def history() -> AsyncIterator[History]:
+    """A history whose feed is running."""
+    made = History()
+    following = asyncio.create_task(made.feed.run())
+    yield made
+    following.cancel()
+    with suppress(asyncio.CancelledError):
+        await following
+
+
+async def test_a_slow_reader_misses_nothing(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the feed no longer keeps is read from the store, in order."""
+    monkeypatch.setattr(feed_module, "KEPT_CHANGES_MAX", 5)
+    start = await history.feed.now()
+    await history.change(count=30)
+
+    seen: list[int] = []
+    async with asyncio.timeout(10):
+        async for found in history.feed.watch(start, prefix="", limit=4):
+            seen += [change.position for change in found.changes]
+            if len(seen) == 20:
+                await history.change(count=10)
+            if len(seen) == 40:
+                break
+
+    assert seen == list(range(1, 41))
+
+
+async def test_a_filter_moves_the_token_too(history: History) -> None:
+    """A token counts what the filter left out, so that it does not grow old; settings of all subjects are told."""
+    start = await history.feed.now()
+    await history.change("other", 5)
+    await history.change("", 1)
+    await history.change("mine", 1)
+
+    found, more = await history.feed.page(start.token, prefix="mine", limit=100)
+
+    assert not more
+    assert [change.event.subject for change in found.changes] == ["", "mine"]
+    assert found.place == Place(1, 7)
+
+
+async def test_a_watcher_hears_of_a_new_epoch(history: History) -> None:
+    """Changes of another line of history are never mixed in: the watch ends and says resync."""
+    await history.change()
+    place = await history.feed.now()
+    watch = history.feed.watch(place, prefix="", limit=10)
+    waiting = asyncio.ensure_future(anext(watch))
+    await asyncio.sleep(0)
+
+    await history.start_epoch()
+
+    async with asyncio.timeout(10):
+        with pytest.raises(errors.EpochChanged):
+            await waiting
+
+
+async def test_a_watcher_that_fell_behind_what_is_kept_is_told(history: History) -> None:
+    """POSITION_EXPIRED during a watch, not a gap."""
+    place = await history.feed.now()
+    await history.change(count=5)
+    history.store.forget(3)
+    fresh = Feed(history.store, history.bell)
+
+    with pytest.raises(errors.PositionExpired):
+        await fresh.slice(place, prefix="", limit=10)
+
+
+async def test_nothing_happens_for_a_while(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty slice with a token is the heartbeat."""
+    monkeypatch.setattr(feed_module, "HEARTBEAT_SECONDS", 0.01)
+    place = await history.feed.now()
+
+    async with asyncio.timeout(10):
+        async for found in history.feed.watch(place, prefix="", limit=10):
+            assert found.changes == ()
+            assert found.place == place
+            break
+
+
+async def test_observers_hear_every_change_once() -> None:
+    """In order, and of a new epoch without changes."""
+    history = History()
+    heard: list[tuple[int, list[int]]] = []
+    feed = Feed(
+        history.store,
+        history.bell,
+        [lambda head, changes: heard.append((head.epoch, [change.position for change in changes]))],
+    )
+
+    await feed.refresh()
+    await history.change(count=3)
+    await feed.refresh()
+    await feed.refresh()
+    await history.start_epoch()
+    await feed.refresh()
+
+    assert heard == [(1, []), (1, [1, 2, 3]), (2, [])]
+
+
+async def test_the_feed_outlives_a_store_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It asks again until the store answers."""
+    monkeypatch.setattr(feed_module, "POLL_SECONDS", 0.01)
+    history = History()
+    answers = iter([errors.DatabaseUnavailable("gone"), errors.DatabaseUnavailable("gone")])
+    real = history.store.head
+
+    async def head() -> object:
+        failure = next(answers, None)
+        if failure is not None:
+            raise failure
+        return await real()
+
+    monkeypatch.setattr(history.store, "head", head)
+    following = asyncio.create_task(history.feed.run())
+    await history.change(count=2)
+
+    async with asyncio.timeout(10):
+        while history.feed.position != 2:  # noqa: ASYNC110 - the feed has no other event
+            await asyncio.sleep(0.01)
+    following.cancel()
+
+
+@pytest.mark.parametrize("token", ["", "x", "MQ", "MS4x", "MS4xLjE=x", "Mi4xLjE"])
+def test_a_token_that_is_none_is_refused(token: str) -> None:
+    """Only what was given out is read."""
+    with pytest.raises(errors.InvalidField):
+        Place.of(token)
+
+
+def test_a_token_holds_its_place() -> None:
+    """There and back."""
+    assert Place.of(Place(7, 2**40).token) == Place(7, 2**40)
