@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,6 +40,7 @@ from services.registry.settings import LimitSettings, RegistrySettings
 from services.registry.usecases.change_subject import ChangeSubject
 from services.registry.usecases.change_version import ChangeVersion
 from services.registry.usecases.feed import Feed, Observer
+from services.registry.usecases.housekeeping import keep_house
 from services.registry.usecases.library import Library
 from services.registry.usecases.queries import Queries
 from services.registry.usecases.register import Register
@@ -72,7 +73,11 @@ async def build(runtime: Runtime[RegistrySettings]) -> AsyncIterator[Parts[Regis
     caches = _caches(settings, store, shared, runtime)
     async with PostgresBell(options) as bell:
         feed = Feed(store, bell, caches.observers)
-        following = asyncio.create_task(feed.run(), name="change feed")
+        jitter = random.Random()  # noqa: S311 - spreads work, keeps no secret
+        background = [
+            asyncio.create_task(feed.run(), name="change feed"),
+            asyncio.create_task(keep_house(store, runtime.clock, jitter), name="housekeeping"),
+        ]
         try:
             yield Parts(
                 servicers=servicers(store, caches, feed, runtime, settings.limits),
@@ -80,9 +85,9 @@ async def build(runtime: Runtime[RegistrySettings]) -> AsyncIterator[Parts[Regis
                 metrics=[lambda: _metrics(database, caches, feed)],
             )
         finally:
-            following.cancel()
-            with suppress(asyncio.CancelledError):
-                await following
+            for task in background:
+                task.cancel()
+            await asyncio.gather(*background, return_exceptions=True)
 
 
 DEFINITION = Definition(name="registry", settings=RegistrySettings, build=build)

@@ -185,6 +185,10 @@ class Store(Contents, Protocol):
         """The content with this identity fingerprint, None when unknown or purged."""
         ...
 
+    async def forget_requests(self, before: datetime, limit: int) -> int:
+        """Forgets request ids recorded before a moment, at most `limit`, and returns how many."""
+        ...
+
     async def schemas_by_semantic(self, semantic: bytes, limit: int) -> Sequence[Schema]:
         """Contents of this meaning that are not purged, by id, at most `limit`."""
         ...

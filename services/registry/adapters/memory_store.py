@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import datetime
 from itertools import islice
 
 from services.registry.adapters.refusals import (
@@ -188,6 +189,13 @@ class MemoryStore:
     async def recorded(self, method: str, request_id: str) -> Recorded | None:
         """See Store."""
         return self._requests.get((method, request_id))
+
+    async def forget_requests(self, before: datetime, limit: int) -> int:
+        """See Store."""
+        old = [key for key, recorded in self._requests.items() if recorded.change.time < before][:limit]
+        for key in old:
+            del self._requests[key]
+        return len(old)
 
     async def schemas(self, ids: Collection[int]) -> Mapping[int, Schema]:
         """See Store."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import psycopg
@@ -24,6 +25,14 @@ from services.registry.ports import Basis, Head, Proposal, Recorded, Stale, Vers
 
 RESERVED_IDS = 16
 """Schema ids that a process takes at once. Those it does not use are gaps."""
+
+# Two processes may do this at once: each takes rows that the other has not locked.
+_FORGET_REQUESTS = """
+DELETE FROM registry.request_ids WHERE (method, request_id) IN (
+    SELECT method, request_id FROM registry.request_ids
+    WHERE time < %(before)s ORDER BY time LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+)
+"""
 
 _SEQUENCE_EXHAUSTED = "2200H"
 _UNIQUE_VIOLATION = "23505"
@@ -113,6 +122,14 @@ class PostgresStore:
     async def recorded(self, method: str, request_id: str) -> Recorded | None:
         """See Store."""
         return await self._database.read(lambda db: postgres_reads.recorded(db, method, request_id))
+
+    async def forget_requests(self, before: datetime, limit: int) -> int:
+        """See Store."""
+
+        async def forget(connection: Connection) -> int:
+            return (await connection.execute(_FORGET_REQUESTS, {"before": before, "limit": limit})).rowcount
+
+        return await self._database.transact(forget)
 
     async def schemas(self, ids: Collection[int]) -> Mapping[int, Schema]:
         """See Store."""

@@ -21,10 +21,8 @@ from services.registry.domain.events import (
     VersionTransitioned,
     VersionUpdated,
 )
+from services.registry.domain.evolution.levels import LEVEL_DEFAULT
 from services.registry.domain.model import Reference, Schema, Settings, State, Subject, Version
-
-DEFAULT_LEVEL = "BACKWARD"
-"""The global level of a registry whose history is empty."""
 
 
 class Inapplicable(Exception):
@@ -99,7 +97,7 @@ class RegistryState:
         self.epoch = 1
         self.position = 0
         self.purge_position = 0
-        self.global_level = DEFAULT_LEVEL
+        self.global_level = LEVEL_DEFAULT
         self.global_revision = 0
         self.subjects: dict[str, StoredSubject] = {}
         self.schemas: dict[int, StoredSchema] = {}

@@ -10,10 +10,9 @@ from llm_schema_registry.registry.v1 import change_service_pb2 as pb
 from llm_schema_registry.registry.v1 import change_service_pb2_grpc as rpc
 from services.registry.codec import events
 from services.registry.domain import limits
-from services.registry.domain.events import Change
 from services.registry.handlers.fields import Fields
 from services.registry.usecases import paging
-from services.registry.usecases.feed import Feed, Place
+from services.registry.usecases.feed import Feed, Place, Slice
 
 WATCH_SLICE_CHANGES = 100
 
@@ -38,7 +37,7 @@ class ChangeService(rpc.ChangeServiceServicer):
         else:
             place = await self._feed.start(request.resume_token)
         async for found in self._feed.watch(place, prefix=prefix, limit=WATCH_SLICE_CHANGES):
-            yield pb.WatchChangesResponse(changes=_changes(found.changes, text=text), resume_token=found.place.token)
+            yield pb.WatchChangesResponse(changes=_changes(found, text=text), resume_token=found.place.token)
 
     async def ListChanges(self, request: pb.ListChangesRequest, context: Any) -> pb.ListChangesResponse:
         """See the contract."""
@@ -48,9 +47,7 @@ class ChangeService(rpc.ChangeServiceServicer):
         fields.require_valid()
         size = paging.size(request.page_size, default=limits.CHANGE_PAGE_SIZE_DEFAULT, most=limits.CHANGE_PAGE_SIZE_MAX)
         found, more = await self._feed.page(request.resume_token, prefix=prefix, limit=size)
-        return pb.ListChangesResponse(
-            changes=_changes(found.changes, text=text), resume_token=found.place.token, more=more
-        )
+        return pb.ListChangesResponse(changes=_changes(found, text=text), resume_token=found.place.token, more=more)
 
 
 def _with_text(view: int, fields: Fields) -> bool:
@@ -60,11 +57,11 @@ def _with_text(view: int, fields: Fields) -> bool:
     return view != pb.CHANGE_VIEW_BASIC
 
 
-def _changes(changes: Sequence[Change], *, text: bool) -> Sequence[change_pb2.Change]:
-    """Changes as messages, each with the token that resumes after it."""
+def _changes(found: Slice, *, text: bool) -> Sequence[change_pb2.Change]:
+    """Changes as messages, each with the token that resumes after it in the line of history that is being read."""
     messages = []
-    for change in changes:
+    for change in found.changes:
         message = events.change(change, text=text)
-        message.resume_token = Place(change.epoch, change.position).token
+        message.resume_token = Place(found.place.epoch, change.position).token
         messages.append(message)
     return messages

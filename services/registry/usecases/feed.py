@@ -35,7 +35,7 @@ _TOKEN = re.compile(r"1\.(\d{1,10})\.(\d{1,19})")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A place in the history: after `position` in `epoch`."""
+    """A place in the history: after `position` in the line that `epoch` ends, which includes changes of its parents."""
 
     epoch: int
     position: int
@@ -115,6 +115,8 @@ class Feed:
         )
         if not changes:
             return False
+        if changes[-1].epoch > head.epoch:
+            return True  # An epoch began in between: the next look begins with it.
         await self._publish(replace(head, position=changes[-1].position), changes)
         return changes[-1].position < head.position
 
@@ -145,6 +147,8 @@ class Feed:
 
         A slice may hold no change though more follow, when the filter left all of them out.
         """
+        if self._head is not None and self._head.epoch > place.epoch:
+            _require_reachable(place, self._head)
         changes = self._after(place, limit)
         if changes is None:
             return await self._read(place, prefix, limit)
@@ -169,9 +173,9 @@ class Feed:
                 yield found
 
     async def _read(self, place: Place, prefix: str, limit: int) -> Slice:
-        """The next changes after a place from the store. Raises when they are no longer kept."""
+        """The next changes after a place from the store. Raises when they are no longer kept, or of another line."""
         changes = await self._store.changes(after=place.position, limit=limit, text_bytes_max=ANSWER_BYTES_MAX)
-        if changes and changes[0].position != place.position + 1:
+        if changes and (changes[0].position != place.position + 1 or changes[-1].epoch > place.epoch):
             _require_reachable(place, await self._store.head())
             raise _expired(place)
         return _filtered(changes, place, prefix)
@@ -234,7 +238,7 @@ def _filtered(changes: Sequence[Change], place: Place, prefix: str) -> Slice:
     if not changes:
         return Slice((), place)
     wanted = [item for item in changes if item.event.subject.startswith(prefix) or not item.event.subject]
-    return Slice(wanted, Place(changes[-1].epoch, changes[-1].position))
+    return Slice(wanted, Place(place.epoch, changes[-1].position))
 
 
 def _require_reachable(place: Place, head: Head) -> None:

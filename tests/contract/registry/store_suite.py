@@ -191,6 +191,19 @@ class CommitSuite:
                 await store.commit(proposal(event, basis, request=replace(REQUEST, digest=digest)))
         assert await image(store, "user", "other") == before
 
+    async def test_old_request_ids_are_forgotten(self, store: Store) -> None:
+        """The oldest first, no more than asked for, and only those before the moment."""
+        author = Author(store)
+        keys = [RequestKey("UpdateConfig", str(number), b"digest") for number in range(4)]
+        changes = [await author.commit("user", lambda _: SettingsChanged("user", "NONE"), key) for key in keys]
+        last = changes[3].time
+
+        forgotten = [await store.forget_requests(last, 2), await store.forget_requests(last, 2)]
+
+        assert forgotten == [2, 1]
+        left = [await store.recorded(key.method, key.id) is not None for key in keys]
+        assert left == [False, False, False, True]
+
     async def test_request_id_of_a_refused_commit(self, store: Store) -> None:
         """A commit that was refused does not take its request id."""
         basis = await store.basis("user")

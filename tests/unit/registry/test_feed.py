@@ -115,6 +115,48 @@ async def test_a_watcher_hears_of_a_new_epoch(history: History) -> None:
             await waiting
 
 
+@pytest.mark.parametrize("seen_by_feed", [True, False])
+async def test_a_watcher_that_is_busy_hears_of_a_new_epoch(*, seen_by_feed: bool) -> None:
+    """Also one that was not waiting when it began, whether or not the feed has seen it yet."""
+    history = History()
+    await history.change(count=2)
+    await history.feed.refresh()
+    watch = history.feed.watch(Place(1, 0), prefix="", limit=1)
+    first = await anext(watch)
+
+    await history.start_epoch()
+    await history.change()
+    if seen_by_feed:
+        await history.feed.refresh()
+
+    assert first.place == Place(1, 1)
+    with pytest.raises(errors.EpochChanged):
+        await anext(watch)
+
+
+async def test_the_history_before_an_epoch_is_read_on(history: History) -> None:
+    """A reader that begins in the new epoch reads all of its line, page by page, the parent's part included."""
+    await history.change(count=3)
+    await history.start_epoch()
+    await history.change(count=2)
+
+    seen: list[tuple[int, int]] = []
+    token, more = "", True
+    while more:
+        found, more = await history.feed.page(token, prefix="", limit=2)
+        seen += [(change.epoch, change.position) for change in found.changes]
+        token = found.place.token
+    watched: list[int] = []
+    async with asyncio.timeout(10):
+        async for found in history.feed.watch(Place(2, 0), prefix="", limit=2):
+            watched += [change.position for change in found.changes]
+            if len(watched) == 6:
+                break
+
+    assert seen == [(1, 1), (1, 2), (1, 3), (2, 4), (2, 5), (2, 6)]
+    assert watched == [1, 2, 3, 4, 5, 6]
+
+
 async def test_a_watcher_that_fell_behind_what_is_kept_is_told(history: History) -> None:
     """POSITION_EXPIRED during a watch, not a gap."""
     place = await history.feed.now()

@@ -1,0 +1,39 @@
+"""Old request ids are forgotten, however many there are; young ones stay."""
+
+from __future__ import annotations
+
+import datetime
+
+from services.registry.adapters.memory_store import MemoryStore
+from services.registry.domain.events import SettingsChanged
+from services.registry.ports import Proposal, RequestKey
+from services.registry.usecases import housekeeping
+
+NOON = datetime.datetime(2026, 3, 1, 12, tzinfo=datetime.UTC)
+
+
+class Later:
+    """A clock that stands at a moment."""
+
+    def __init__(self, now: datetime.datetime) -> None:
+        self._now = now
+
+    def now(self) -> datetime.datetime:
+        return self._now
+
+
+async def test_request_ids_are_kept_for_days() -> None:
+    """Of five, recorded a day apart, those older than a week are forgotten."""
+    store = MemoryStore()
+    for day in range(5):
+        time = NOON + datetime.timedelta(days=day)
+        basis = await store.basis("user")
+        event = SettingsChanged("user", "FULL" if day % 2 else "NONE")
+        request = RequestKey("UpdateConfig", str(day), b"digest")
+        await store.commit(Proposal(event, 1, basis.revision, None, "someone", time, (), request))
+    clock = Later(NOON + housekeeping.REQUEST_IDS_KEPT + datetime.timedelta(days=2, hours=1))
+
+    forgotten = await housekeeping.forget_old_requests(store, clock)
+
+    assert forgotten == 3
+    assert [await store.recorded("UpdateConfig", str(day)) is not None for day in range(5)] == [False] * 3 + [True] * 2
