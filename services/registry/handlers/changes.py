@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from llm_schema_registry.registry.v1 import change_pb2
@@ -36,8 +37,11 @@ class ChangeService(rpc.ChangeServiceServicer):
             yield pb.WatchChangesResponse(resume_token=place.token)
         else:
             place = await self._feed.start(request.resume_token)
-        async for found in self._feed.watch(place, prefix=prefix, limit=WATCH_SLICE_CHANGES):
-            yield pb.WatchChangesResponse(changes=_changes(found, text=text), resume_token=found.place.token)
+        async with aclosing(self._feed.watch(place, prefix=prefix, limit=WATCH_SLICE_CHANGES)) as slices:
+            async for found in slices:
+                yield pb.WatchChangesResponse(
+                    changes=_changes(found.changes, text=text), resume_token=found.place.token
+                )
 
     async def ListChanges(self, request: pb.ListChangesRequest, context: Any) -> pb.ListChangesResponse:
         """See the contract."""

@@ -11,13 +11,15 @@ import base64
 import binascii
 import re
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from llm_schema_registry.errors import (
     EpochChanged,
     Error,
     InvalidField,
+    Overloaded,
     PositionExpired,
     PositionUnknown,
 )
@@ -29,6 +31,8 @@ KEPT_CHANGES_MAX = 1024
 KEPT_BYTES_MAX = 16 << 20
 POLL_SECONDS = 1.0
 HEARTBEAT_SECONDS = 10.0
+WATCHERS_MAX = 1000
+"""Watches open at once in one process. Each holds a stream and no buffer."""
 
 _TOKEN = re.compile(r"1\.(\d{1,10})\.(\d{1,19})")
 
@@ -82,6 +86,7 @@ class Feed:
         self._kept_bytes = 0
         self._head: Head | None = None
         self._moved = asyncio.Condition()
+        self.watchers = 0
 
     @property
     def position(self) -> int:
@@ -154,11 +159,27 @@ class Feed:
             return await self._read(place, prefix, limit)
         return _filtered(changes, place, prefix)
 
-    async def watch(self, place: Place, *, prefix: str, limit: int) -> AsyncIterator[Slice]:
+    async def watch(self, place: Place, *, prefix: str, limit: int) -> AsyncGenerator[Slice, None]:
         """Slices from a place on, for ever; an empty one every HEARTBEAT_SECONDS while nothing happens.
 
-        Raises EpochChanged when a new epoch begins, PositionExpired when the reader fell behind what is kept.
+        Raises EpochChanged when a new epoch begins, PositionExpired when the reader fell behind what is kept,
+        Overloaded when WATCHERS_MAX watches are open.
         """
+        if self.watchers >= WATCHERS_MAX:
+            raise Overloaded(
+                f"{self.watchers} watches are open on this process: watch on another replica, or share a watch",
+                metadata={"maximum": WATCHERS_MAX},
+                retry_seconds=HEARTBEAT_SECONDS,
+            )
+        self.watchers += 1
+        try:
+            async with aclosing(self._follow(place, prefix, limit)) as slices:
+                async for found in slices:
+                    yield found
+        finally:
+            self.watchers -= 1
+
+    async def _follow(self, place: Place, prefix: str, limit: int) -> AsyncGenerator[Slice, None]:
         while True:
             found = await self.slice(place, prefix=prefix, limit=limit)
             if found.place == place:

@@ -6,7 +6,7 @@ import asyncio
 import datetime
 import random
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import aclosing, suppress
 
 import pytest
 import pytest_asyncio
@@ -120,8 +120,7 @@ async def test_a_watcher_that_is_busy_hears_of_a_new_epoch(*, seen_by_feed: bool
     """Also one that was not waiting when it began, whether or not the feed has seen it yet."""
     history = History()
     await history.change(count=2)
-    await history.feed.refresh()
-    watch = history.feed.watch(Place(1, 0), prefix="", limit=1)
+    watch = history.feed.watch(Place(1, 0), prefix="", limit=2)
     first = await anext(watch)
 
     await history.start_epoch()
@@ -129,7 +128,7 @@ async def test_a_watcher_that_is_busy_hears_of_a_new_epoch(*, seen_by_feed: bool
     if seen_by_feed:
         await history.feed.refresh()
 
-    assert first.place == Place(1, 1)
+    assert first.place == Place(1, 2)
     with pytest.raises(errors.EpochChanged):
         await anext(watch)
 
@@ -178,6 +177,21 @@ async def test_nothing_happens_for_a_while(history: History, monkeypatch: pytest
             assert found.changes == ()
             assert found.place == place
             break
+
+
+async def test_watches_are_limited(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One too many is refused; when one ends, another may begin."""
+    monkeypatch.setattr(feed_module, "WATCHERS_MAX", 1)
+    place = await history.feed.now()
+    await history.change(count=2)
+    await history.feed.refresh()
+
+    async with aclosing(history.feed.watch(place, prefix="", limit=1)) as first:
+        await anext(first)
+        with pytest.raises(errors.Overloaded):
+            await anext(history.feed.watch(place, prefix="", limit=1))
+    async with aclosing(history.feed.watch(place, prefix="", limit=1)) as second:
+        assert (await anext(second)).place.position == 1
 
 
 async def test_observers_hear_every_change_once() -> None:
