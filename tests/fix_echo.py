@@ -26,7 +26,7 @@ from llm_schema_registry.kernel.certificates import Certificates
 from llm_schema_registry.kernel.clock import SystemClock
 from llm_schema_registry.kernel.dependencies import Dependencies
 from llm_schema_registry.kernel.health import Health, HealthServicer
-from llm_schema_registry.kernel.identity import ClientCertificate, ControlCredential, OpenLocal
+from llm_schema_registry.kernel.identity import Authenticator, ClientCertificate, ControlCredential, OpenLocal
 from llm_schema_registry.kernel.interceptors import Interceptors, Rules
 from llm_schema_registry.kernel.lifecycle import Lifecycle, State
 from llm_schema_registry.kernel.logs import Logs
@@ -186,9 +186,15 @@ def local_settings(**sections: Any) -> ServiceSettings:
 
 @asynccontextmanager
 async def serve_echo(
-    code: EchoCode, settings: ServiceSettings | None = None, mode: State | None = State.SERVING
+    code: EchoCode,
+    settings: ServiceSettings | None = None,
+    mode: State | None = State.SERVING,
+    authenticator: Authenticator | None = None,
 ) -> AsyncIterator[EchoServer]:
-    """Runs EchoService behind the kernel's server; mode None leaves the process STARTING."""
+    """Runs EchoService behind the kernel's server; mode None leaves the process STARTING.
+
+    authenticator: instead of the one that the settings ask for.
+    """
     settings = settings or local_settings()
     clock, output, lifecycle = SystemClock(), io.StringIO(), Lifecycle()
     logs = Logs(settings.observability.log_level, as_json=True, service="echo", clock=clock, stream=output)
@@ -200,7 +206,7 @@ async def serve_echo(
     )
     rules = Rules(
         lifecycle=lifecycle,
-        authenticator=OpenLocal() if settings.server.local_mode else ClientCertificate(),
+        authenticator=authenticator or (OpenLocal() if settings.server.local_mode else ClientCertificate()),
         control=ControlCredential(CONTROL_TOKEN, settings.control.client_names),
         request_seconds_max=settings.server.request_timeout_seconds,
         request_bytes_max=settings.performance.max_request_body_bytes,

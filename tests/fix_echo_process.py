@@ -16,8 +16,12 @@ import pytest
 from llm_schema_registry.control.v1 import control_service_pb2_grpc
 from llm_schema_registry.kernel.settings_sources import variable
 from tests.fix_echo import CONTROL_TOKEN, ROOT, EchoCode
+from tests.fix_tls import Authority
 
 WAIT_SECONDS = 60
+LOOPBACK = "127.0.0.1"
+ADMIN = "spiffe://example.org/admin"
+"""Name of the client certificate that steers a process of `mtls`."""
 LOCAL = {
     "server.local_mode": "true",
     "server.grpc_port": "0",
@@ -26,6 +30,22 @@ LOCAL = {
     "control.token": CONTROL_TOKEN,
 }
 """Options of a process of the tests; those of a test are added."""
+
+
+def mtls(authority: Authority) -> dict[str, str]:
+    """Options of a process outside local mode that a client certificate steers."""
+    leaf = authority.issue("server")
+    return {
+        "server.local_mode": "false",
+        "server.listen_address": LOOPBACK,
+        "server.health_port": "0",
+        "server.tls_enabled": "true",
+        "server.tls_cert_path": str(leaf.cert),
+        "server.tls_key_path": str(leaf.key),
+        "security.mtls_enabled": "true",
+        "security.ca_cert_path": str(authority.cert),
+        "control.client_names": ADMIN,
+    }
 
 
 class EchoProcess:
@@ -124,3 +144,13 @@ async def http_get(port: int, path: str, request: bytes | None = None) -> tuple[
     first, *lines = head.decode().split("\r\n")
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     return int(first.split(" ")[1]), headers, body
+
+
+async def refuses(address: str, port: int) -> bool:
+    """Whether nobody listens there."""
+    try:
+        _, writer = await asyncio.open_connection(address, port)
+    except ConnectionRefusedError:
+        return True
+    writer.close()
+    return False

@@ -65,15 +65,17 @@ def authority(tmp_path: Path) -> Authority:
     return Authority(folder)
 
 
-def secure_channel(port: int, authority: Authority, client: Leaf | None = None) -> grpc.aio.Channel:
+def secure_channel(
+    port: int, authority: Authority, client: Leaf | None = None, *, address: str = "127.0.0.1"
+) -> grpc.aio.Channel:
     """A TLS channel that trusts the authority, with a client certificate when one is given."""
     credentials = grpc.ssl_channel_credentials(
         authority.cert.read_bytes(),
         client.key.read_bytes() if client else None,
         client.cert.read_bytes() if client else None,
     )
-    options = [("grpc.use_local_subchannel_pool", 1)]
-    return grpc.aio.secure_channel(f"127.0.0.1:{port}", credentials, options=options)
+    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.ssl_target_name_override", "localhost")]
+    return grpc.aio.secure_channel(f"{address}:{port}", credentials, options=options)
 
 
 def _name(common: str) -> x509.Name:

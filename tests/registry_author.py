@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from services.registry.domain.events import (
     Change,
     Event,
+    RequestKey,
     SettingsChanged,
     SubjectRolledBack,
     VersionRegistered,
@@ -19,7 +20,7 @@ from services.registry.domain.events import (
     VersionUpdated,
 )
 from services.registry.domain.model import Format, Reference, Schema, State, Version
-from services.registry.ports import Basis, Proposal, RequestKey, Stale, Store
+from services.registry.ports import Basis, Proposal, Stale, Store
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 ATTEMPTS_MAX = 500

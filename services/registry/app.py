@@ -28,6 +28,7 @@ from services.registry.adapters.cached_contents import CachedContents
 from services.registry.adapters.postgres_bell import PostgresBell
 from services.registry.adapters.postgres_store import PostgresStore
 from services.registry.adapters.redis_contents import RedisContents, RedisOptions, check_redis, open_redis
+from services.registry.adapters.workers import WorkerPool
 from services.registry.domain.formats.jsonschema import JsonSchema
 from services.registry.domain.model import Format
 from services.registry.handlers.changes import ChangeService
@@ -35,8 +36,8 @@ from services.registry.handlers.compatibility import CompatibilityService
 from services.registry.handlers.schemas import SchemaService
 from services.registry.handlers.subjects import SubjectService
 from services.registry.handlers.validation import ValidationService
-from services.registry.ports import Contents, Store
-from services.registry.settings import LimitSettings, RegistrySettings
+from services.registry.ports import Contents, Store, Workers
+from services.registry.settings import RegistrySettings
 from services.registry.usecases.change_subject import ChangeSubject
 from services.registry.usecases.change_version import ChangeVersion
 from services.registry.usecases.feed import Feed, Observer
@@ -61,6 +62,16 @@ class Caches:
     dependencies: list[DependencyCheck] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """What the use cases reach out to."""
+
+    store: Store
+    caches: Caches
+    feed: Feed
+    workers: Workers
+
+
 @asynccontextmanager
 async def build(runtime: Runtime[RegistrySettings]) -> AsyncIterator[Parts[RegistrySettings]]:
     """Connects to Redis and PostgreSQL, migrates, and serves the five services of the contract."""
@@ -71,7 +82,7 @@ async def build(runtime: Runtime[RegistrySettings]) -> AsyncIterator[Parts[Regis
     await _migrate(runtime, options)
     store = PostgresStore(database)
     caches = _caches(settings, store, shared, runtime)
-    async with PostgresBell(options) as bell:
+    async with PostgresBell(options) as bell, WorkerPool() as workers:
         feed = Feed(store, bell, caches.observers)
         jitter = random.Random()  # noqa: S311 - spreads work, keeps no secret
         background = [
@@ -80,8 +91,12 @@ async def build(runtime: Runtime[RegistrySettings]) -> AsyncIterator[Parts[Regis
         ]
         try:
             yield Parts(
-                servicers=servicers(store, caches, feed, runtime, settings.limits),
-                dependencies=[DependencyCheck("postgresql", critical=True, check=database.check), *caches.dependencies],
+                servicers=servicers(Ports(store, caches, feed, workers), runtime),
+                dependencies=[
+                    DependencyCheck("postgresql", critical=True, check=database.check),
+                    *caches.dependencies,
+                    DependencyCheck("changes", critical=True, check=feed.check),
+                ],
                 metrics=[lambda: _metrics(database, caches, feed)],
             )
         finally:
@@ -93,12 +108,10 @@ async def build(runtime: Runtime[RegistrySettings]) -> AsyncIterator[Parts[Regis
 DEFINITION = Definition(name="registry", settings=RegistrySettings, build=build)
 
 
-def servicers(
-    store: Store, caches: Caches, feed: Feed, runtime: Runtime[RegistrySettings], limits: LimitSettings
-) -> Sequence[Servicer]:
-    """The services of the contract over a store."""
-    clock = runtime.clock
-    library = Library(store, caches.contents, {Format.JSON: JsonSchema()})
+def servicers(ports: Ports, runtime: Runtime[RegistrySettings]) -> Sequence[Servicer]:
+    """The services of the contract."""
+    store, caches, clock, limits = ports.store, ports.caches, runtime.clock, runtime.settings.limits
+    library = Library(store, caches.contents, {Format.JSON: JsonSchema()}, ports.workers)
     observers = [tier.observe_commit for tier in (caches.memory, caches.shared) if tier is not None]
     writer = Writer(store, clock, random.Random(), observers)  # noqa: S311 - spreads repeats, keeps no secret
     queries = Queries(store, library)
@@ -109,7 +122,7 @@ def servicers(
     validation = ValidationService(
         queries, library, text_bytes_max=text_bytes_max, data_bytes_max=limits.data_bytes_max
     )
-    changes = ChangeService(feed)
+    changes = ChangeService(ports.feed)
     return [
         Servicer(
             f"{PACKAGE}.SchemaService",

@@ -5,13 +5,15 @@ Every implementation passes tests/contract/registry/store_suite.py, which is the
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
-from services.registry.domain.events import Change, Event
+from services.registry.domain.events import Change, Event, RequestKey
 from services.registry.domain.model import Format, Schema, State, Subject, Version, VersionHead
+
+T = TypeVar("T")
 
 
 class Clock(Protocol):
@@ -19,6 +21,18 @@ class Clock(Protocol):
 
     def now(self) -> datetime:
         """The present moment, with time zone UTC."""
+        ...
+
+
+class Workers(Protocol):
+    """Processes that can be killed."""
+
+    async def run(self, work: Callable[..., T], *arguments: Any, **named: Any) -> T:
+        """What `work` returns, a function of a module, with arguments and a result that can be pickled.
+
+        Raises what it raises; LimitExceeded when it takes too long, needs too much memory or crashes; Overloaded when
+        too much work waits already.
+        """
         ...
 
 
@@ -39,7 +53,7 @@ class Head:
     """Where the history stands.
 
     position: of the newest change, 0 before the first. floor: changes after this position are still kept (0: all).
-    purge_position: of the newest purge that is still kept, 0 when there is none.
+    purge_position: of the newest purge, 0 when there was none; also when its change is no longer kept.
     """
 
     epoch: int
@@ -71,23 +85,6 @@ class Basis:
 
 
 @dataclass(frozen=True, slots=True)
-class RequestKey:
-    """Makes a repeated mutation safe. digest: SHA-256 over the request without the id."""
-
-    method: str
-    id: str
-    digest: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """A mutation that was committed under a request id."""
-
-    digest: bytes
-    change: Change
-
-
-@dataclass(frozen=True, slots=True)
 class Proposal:
     """A decided event and what it was decided on.
 
@@ -108,7 +105,10 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True)
 class VersionFilter:
-    """Which versions to list. subject: exactly, None for all. words: beginnings, all must occur. tags: all as well."""
+    """Which versions to list. subject: exactly, None for all. words: beginnings, all must occur. tags: all as well.
+
+    schema_ids: the version holds one of these contents; None for any.
+    """
 
     subject: str | None = None
     state: State | None = None
@@ -117,6 +117,7 @@ class VersionFilter:
     tags: tuple[str, ...] = ()
     owner: str | None = None
     format: Format | None = None
+    schema_ids: tuple[int, ...] | None = None
 
 
 class Contents(Protocol):
@@ -173,8 +174,8 @@ class Store(Contents, Protocol):
         """
         ...
 
-    async def recorded(self, method: str, request_id: str) -> Recorded | None:
-        """The mutation that was committed under this id, if any."""
+    async def recorded(self, actor: str, method: str, request_id: str) -> Change | None:
+        """The change that an actor committed under this id, if any. Its `request` holds the digest."""
         ...
 
     async def schemas(self, ids: Collection[int]) -> Mapping[int, Schema]:
@@ -195,12 +196,6 @@ class Store(Contents, Protocol):
 
     async def targets(self, schema_id: int) -> Mapping[str, int]:
         """Ids of the contents that a content's references lead to, by reference name. Stays right after purges."""
-        ...
-
-    async def holders(
-        self, schema_ids: Collection[int], *, subject: str | None, include_deleted: bool, limit: int
-    ) -> Sequence[Version]:
-        """Versions that hold one of the contents, by subject and number, at most `limit`."""
         ...
 
     async def orphans(self, subject: str, numbers: Collection[int]) -> Sequence[int]:

@@ -29,7 +29,7 @@ from services.registry.domain.events import (
 from services.registry.domain.limits import SCHEMA_ID_MAX
 from services.registry.domain.model import Schema, Subject, Version, VersionHead
 from services.registry.domain.state import Inapplicable, RegistryState, StoredVersion
-from services.registry.ports import Basis, Head, Proposal, Recorded, Stale, VersionFilter
+from services.registry.ports import Basis, Head, Proposal, Stale, VersionFilter
 
 Key = tuple[str, int]
 
@@ -58,7 +58,7 @@ class MemoryStore:
     def __init__(self, *, bell: MemoryBell | None = None) -> None:
         self._state = RegistryState()
         self._changes: list[Change] = []
-        self._requests: dict[tuple[str, str], Recorded] = {}
+        self._requests: dict[tuple[str, str, str], Change] = {}
         self._floor = 0
         self._fenced = False
         self._next_schema_id = 1
@@ -79,8 +79,7 @@ class MemoryStore:
     async def head(self) -> Head:
         """See Store."""
         state = self._state
-        purge_position = state.purge_position if state.purge_position > self._floor else 0
-        return Head(state.epoch, state.position, self._floor, self._fenced, purge_position)
+        return Head(state.epoch, state.position, self._floor, self._fenced, state.purge_position)
 
     async def reserve_schema_id(self) -> int:
         """See Store."""
@@ -119,14 +118,12 @@ class MemoryStore:
             time=proposal.time,
             actor=proposal.actor,
             event=event,
+            request=proposal.request,
         )
         try:
             self.replay(change, proposal.words)
         except Inapplicable as reason:
             raise Stale(str(reason)) from None
-        if proposal.request is not None:
-            key = (proposal.request.method, proposal.request.id)
-            self._requests[key] = Recorded(proposal.request.digest, change)
         if self._bell is not None:
             self._bell.ring()
         return change
@@ -135,6 +132,8 @@ class MemoryStore:
         """Applies the next change of a history, without the checks of a commit. Raises Inapplicable."""
         self._state.apply(change, words)
         self._changes.append(change)
+        if change.request is not None:
+            self._requests[change.actor, change.request.method, change.request.id] = change
 
     def _check_subject(self, proposal: Proposal) -> None:
         subject = proposal.event.subject
@@ -179,20 +178,20 @@ class MemoryStore:
         request = proposal.request
         if self._fenced:
             raise writes_fenced()
-        if request is not None and (request.method, request.id) in self._requests:
+        if request is not None and (proposal.actor, request.method, request.id) in self._requests:
             raise Stale("the request id is recorded already")
         if proposal.epoch != self._state.epoch:
             raise Stale("the epoch has moved")
         if proposal.global_revision not in (None, self._state.global_revision):
             raise Stale("the global settings have moved")
 
-    async def recorded(self, method: str, request_id: str) -> Recorded | None:
+    async def recorded(self, actor: str, method: str, request_id: str) -> Change | None:
         """See Store."""
-        return self._requests.get((method, request_id))
+        return self._requests.get((actor, method, request_id))
 
     async def forget_requests(self, before: datetime, limit: int) -> int:
         """See Store."""
-        old = [key for key, recorded in self._requests.items() if recorded.change.time < before][:limit]
+        old = [key for key, change in self._requests.items() if change.time < before][:limit]
         for key in old:
             del self._requests[key]
         return len(old)
@@ -216,18 +215,6 @@ class MemoryStore:
         """See Store."""
         stored = self._state.schemas.get(schema_id)
         return dict(stored.targets) if stored else {}
-
-    async def holders(
-        self, schema_ids: Collection[int], *, subject: str | None, include_deleted: bool, limit: int
-    ) -> Sequence[Version]:
-        """See Store."""
-        wanted = set(schema_ids)
-        found = (
-            version
-            for version in self._versions(include_deleted=include_deleted)
-            if version.schema_id in wanted and subject in (None, version.subject)
-        )
-        return list(islice(found, limit))
 
     async def orphans(self, subject: str, numbers: Collection[int]) -> Sequence[int]:
         """See Store."""
@@ -313,6 +300,7 @@ class MemoryStore:
         return (
             which.subject in (None, version.subject)
             and which.state in (None, version.state)
+            and (which.schema_ids is None or version.schema_id in which.schema_ids)
             and (which.include_deleted or version.live)
             and which.owner in (None, version.owner)
             and (which.format is None or (schema is not None and schema.format is which.format))

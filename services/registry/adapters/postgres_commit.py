@@ -205,10 +205,12 @@ moved AS (
 """
 
 _CHANGE = f"""
-INSERT INTO registry.changes (position, epoch, time, actor, subject, kind, payload_version, payload)
+INSERT INTO registry.changes
+    (position, epoch, time, actor, subject, kind, method, request_id, digest, payload_version, payload)
 VALUES (
     COALESCE((SELECT position FROM moved), registry.refuse('{MOVED}')),
-    %(next_epoch)s, %(time)s, %(actor)s, %(subject)s, %(kind)s, %(payload_version)s, %(payload)s
+    %(next_epoch)s, %(time)s, %(actor)s, %(subject)s, %(kind)s, %(method)s, %(request_id)s, %(digest)s,
+    %(payload_version)s, %(payload)s
 )
 RETURNING position
 """
@@ -216,8 +218,8 @@ RETURNING position
 _RING = f", pg_notify('{CHANNEL}', position::text)"
 
 _REQUEST = f"""
-INSERT INTO registry.request_ids (method, request_id, digest, position, time)
-SELECT %(method)s, %(request_id)s, %(digest)s, position, %(time)s FROM change
+INSERT INTO registry.request_ids (actor, method, request_id, position, time)
+SELECT %(actor)s, %(method)s, %(request_id)s, position, %(time)s FROM change
 RETURNING position{_RING}
 """
 
@@ -324,7 +326,7 @@ def statements(proposal: Proposal) -> list[Step]:
 def _append(parts: Sequence[str], parameters: Parameters) -> Step:
     """The statement that does the parts, then moves the head and appends the change."""
     before = [*parts] if _MOVED_HEAD in parts else [*parts, _MOVED_HEAD]
-    if "request_id" in parameters:
+    if parameters["request_id"] is not None:
         return f"WITH {', '.join([*before, f'change AS ({_CHANGE})'])} {_REQUEST}", parameters
     return f"WITH {', '.join(before)} {_CHANGE}{_RING}", parameters
 
@@ -334,7 +336,7 @@ def _head(proposal: Proposal) -> dict[str, Any]:
     event, request = proposal.event, proposal.request
     epoch = event if isinstance(event, EpochStarted) else None
     level = event.level if isinstance(event, SettingsChanged) and not event.subject else None
-    parameters = {
+    return {
         "epoch": proposal.epoch,
         "next_epoch": epoch.epoch if epoch else proposal.epoch,
         "fork_position": epoch.fork_position if epoch else None,
@@ -348,10 +350,10 @@ def _head(proposal: Proposal) -> dict[str, Any]:
         "kind": codec.kind(event),
         "payload_version": codec.PAYLOAD_VERSION,
         "payload": codec.payload(event),
+        "method": request.method if request else None,
+        "request_id": request.id if request else None,
+        "digest": request.digest if request else None,
     }
-    if request is not None:
-        parameters |= {"method": request.method, "request_id": request.id, "digest": request.digest}
-    return parameters
 
 
 def _subject(proposal: Proposal) -> dict[str, Any]:

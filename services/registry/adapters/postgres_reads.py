@@ -12,15 +12,15 @@ from typing import Any
 from llm_schema_registry.kernel.postgres import Connection
 from services.registry.adapters.postgres_commit import ORPHANS
 from services.registry.codec import events as codec
-from services.registry.domain.events import Change
+from services.registry.domain.events import Change, RequestKey
 from services.registry.domain.model import Format, Reference, Schema, Settings, State, Subject, Version, VersionHead
-from services.registry.ports import Basis, Head, Recorded, VersionFilter
+from services.registry.ports import Basis, Head, VersionFilter
 
 Key = tuple[str, int]
 Row = tuple[Any, ...]
 
 _HEAD = """
-SELECT epoch, position, floor, fenced, CASE WHEN purge_position > floor THEN purge_position ELSE 0 END
+SELECT epoch, position, floor, fenced, purge_position
 FROM registry.head
 """
 
@@ -46,10 +46,10 @@ LEFT JOIN LATERAL (
 """
 
 _RECORDED = """
-SELECT r.digest, c.epoch, c.position, c.time, c.actor, c.payload_version, c.payload
+SELECT c.epoch, c.position, c.time, c.actor, c.method, c.request_id, c.digest, c.payload_version, c.payload
 FROM registry.request_ids AS r
 JOIN registry.changes AS c ON c.position = r.position
-WHERE r.method = %(method)s AND r.request_id = %(request_id)s
+WHERE r.actor = %(actor)s AND r.method = %(method)s AND r.request_id = %(request_id)s
 """
 
 _SCHEMA_COLUMNS = """
@@ -132,10 +132,10 @@ LIMIT %(limit)s
 
 # octet_length needs no payload that was moved out of its row; only what is returned is read.
 _CHANGES = """
-SELECT epoch, position, time, actor, payload_version, payload
+SELECT epoch, position, time, actor, method, request_id, digest, payload_version, payload
 FROM (
     SELECT
-        epoch, position, time, actor, payload_version, payload,
+        epoch, position, time, actor, method, request_id, digest, payload_version, payload,
         sum(octet_length(payload)) OVER (ORDER BY position) - octet_length(payload) AS bytes_before
     FROM registry.changes
     WHERE position > %(after)s AND position <= %(after)s::bigint + %(limit)s
@@ -186,10 +186,10 @@ async def basis(connection: Connection, subject: str, identity: bytes | None) ->
     )
 
 
-async def recorded(connection: Connection, method: str, request_id: str) -> Recorded | None:
+async def recorded(connection: Connection, actor: str, method: str, request_id: str) -> Change | None:
     """See Store.recorded."""
-    row = await _row(connection, _RECORDED, {"method": method, "request_id": request_id})
-    return Recorded(row[0], _change(row[1:])) if row else None
+    row = await _row(connection, _RECORDED, {"actor": actor, "method": method, "request_id": request_id})
+    return _change(row) if row else None
 
 
 async def schemas(connection: Connection, ids: Collection[int]) -> Mapping[int, Schema]:
@@ -227,19 +227,6 @@ async def latest(connection: Connection, subject: str) -> Version | None:
     return _version(row) if row else None
 
 
-async def holders(
-    connection: Connection, schema_ids: Collection[int], *, subject: str | None, include_deleted: bool, limit: int
-) -> Sequence[Version]:
-    """See Store.holders."""
-    conditions = ["v.schema_id = ANY(%(schema_ids)s::integer[])"]
-    if subject is not None:
-        conditions.append("v.subject = %(subject)s")
-    if not include_deleted:
-        conditions.append("v.delete_time IS NULL")
-    parameters = {"schema_ids": list(schema_ids), "subject": subject, "limit": limit}
-    return await _listed_versions(connection, conditions, parameters)
-
-
 async def orphans(connection: Connection, subject: str, numbers: Collection[int]) -> Sequence[int]:
     """See Store.orphans."""
     found = await _rows(connection, ORPHANS, {"subject": subject, "numbers": list(numbers)})
@@ -259,6 +246,7 @@ async def versions(connection: Connection, which: VersionFilter, *, after: Key |
         "tags": list(which.tags),
         "owner": which.owner,
         "format": which.format and int(which.format),
+        "schema_ids": None if which.schema_ids is None else list(which.schema_ids),
         "after_subject": after_subject,
         "after_number": after_number,
         "limit": limit,
@@ -280,6 +268,8 @@ def _conditions(which: VersionFilter) -> Iterable[str]:
     if which.owner is not None:
         # The second condition lets the index of owners be used; no owner has no index.
         yield "v.owner = %(owner)s" + (" AND v.owner <> ''" if which.owner else "")
+    if which.schema_ids is not None:
+        yield "v.schema_id = ANY(%(schema_ids)s::integer[])"
     if which.format is not None:
         yield (
             "EXISTS (SELECT FROM registry.schemas AS s"
@@ -387,5 +377,6 @@ def _subject(row: Row) -> Subject:
 
 
 def _change(row: Row) -> Change:
-    epoch, position, time, actor, payload_version, payload = row
-    return Change(epoch, position, time, actor, codec.read_payload(payload_version, payload))
+    epoch, position, time, actor, method, request_id, digest, payload_version, payload = row
+    request = RequestKey(method, request_id, digest) if method is not None else None
+    return Change(epoch, position, time, actor, codec.read_payload(payload_version, payload), request)

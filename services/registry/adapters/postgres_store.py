@@ -1,4 +1,4 @@
-"""The store in PostgreSQL. Reads are one statement in autocommit, a commit is one pipeline (postgres_commit.py)."""
+"""The store in PostgreSQL. Reads are one statement in autocommit; so is nearly every commit (postgres_commit.py)."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from services.registry.adapters.refusals import (
 )
 from services.registry.domain.events import Change, EpochStarted, VersionRegistered, VersionsDeleted, VersionsPurged
 from services.registry.domain.model import Schema, Subject, Version
-from services.registry.ports import Basis, Head, Proposal, Recorded, Stale, VersionFilter
+from services.registry.ports import Basis, Head, Proposal, Stale, VersionFilter
 
 RESERVED_IDS = 16
 """Schema ids that a process takes at once. Those it does not use are gaps."""
 
 # Two processes may do this at once: each takes rows that the other has not locked.
 _FORGET_REQUESTS = """
-DELETE FROM registry.request_ids WHERE (method, request_id) IN (
-    SELECT method, request_id FROM registry.request_ids
+DELETE FROM registry.request_ids WHERE (actor, method, request_id) IN (
+    SELECT actor, method, request_id FROM registry.request_ids
     WHERE time < %(before)s ORDER BY time LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 )
 """
@@ -84,7 +84,7 @@ class PostgresStore:
         except psycopg.Error as error:
             raise await self._refusal(proposal, error) from error
         epoch = event.epoch if isinstance(event, EpochStarted) else proposal.epoch
-        return Change(epoch, position, proposal.time, proposal.actor, event)
+        return Change(epoch, position, proposal.time, proposal.actor, event, proposal.request)
 
     async def _refusal(self, proposal: Proposal, error: psycopg.Error) -> Exception:
         """What a commit that PostgreSQL refused raises; the error itself when it is a defect."""
@@ -119,9 +119,9 @@ class PostgresStore:
         others = sorted(set(found) - set(keys))
         return still_referenced(event.subject, event.versions, others) if others else Stale("was still referenced")
 
-    async def recorded(self, method: str, request_id: str) -> Recorded | None:
+    async def recorded(self, actor: str, method: str, request_id: str) -> Change | None:
         """See Store."""
-        return await self._database.read(lambda db: postgres_reads.recorded(db, method, request_id))
+        return await self._database.read(lambda db: postgres_reads.recorded(db, actor, method, request_id))
 
     async def forget_requests(self, before: datetime, limit: int) -> int:
         """See Store."""
@@ -146,16 +146,6 @@ class PostgresStore:
     async def targets(self, schema_id: int) -> Mapping[str, int]:
         """See Store."""
         return await self._database.read(lambda db: postgres_reads.targets(db, schema_id))
-
-    async def holders(
-        self, schema_ids: Collection[int], *, subject: str | None, include_deleted: bool, limit: int
-    ) -> Sequence[Version]:
-        """See Store."""
-        return await self._database.read(
-            lambda db: postgres_reads.holders(
-                db, schema_ids, subject=subject, include_deleted=include_deleted, limit=limit
-            )
-        )
 
     async def orphans(self, subject: str, numbers: Collection[int]) -> Sequence[int]:
         """See Store."""

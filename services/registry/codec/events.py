@@ -16,6 +16,7 @@ from services.registry.domain.events import (
     Change,
     EpochStarted,
     Event,
+    RequestKey,
     SettingsChanged,
     SubjectRolledBack,
     VersionRegistered,
@@ -49,6 +50,7 @@ def change(value: Change, *, text: bool = True) -> change_pb2.Change:
         time=nouns.timestamp(value.time),
         actor=value.actor,
         event=event(value.event, text=text),
+        request=_request(value.request) if value.request else None,
     )
 
 
@@ -60,7 +62,16 @@ def read_change(message: change_pb2.Change) -> Change:
         time=nouns.read_timestamp(message.time),
         actor=message.actor,
         event=read_event(message.event),
+        request=_read_request(message.request) if message.HasField("request") else None,
     )
+
+
+def _request(value: RequestKey) -> change_pb2.RequestKey:
+    return change_pb2.RequestKey(method=value.method, request_id=value.id, digest=value.digest)
+
+
+def _read_request(message: change_pb2.RequestKey) -> RequestKey:
+    return RequestKey(message.method, message.request_id, message.digest)
 
 
 def payload(value: Event) -> bytes:
@@ -106,9 +117,9 @@ def event(value: Event, *, text: bool = True, etags: bool = True) -> change_pb2.
             setattr(message, "from", nouns.state_value(value.origin))
             return change_pb2.ChangeEvent(version_transitioned=message)
         case SettingsChanged():
-            return change_pb2.ChangeEvent(config_updated=_config_updated(value, etags=etags))
+            return change_pb2.ChangeEvent(config_updated=_config_updated(value))
         case _:
-            return _event_of_numbers(value)
+            return _event_of_numbers(value, etags=etags)
 
 
 def kind(value: Event) -> str:
@@ -116,24 +127,31 @@ def kind(value: Event) -> str:
     return _KINDS[type(value)]
 
 
-def _config_updated(value: SettingsChanged, *, etags: bool) -> change_pb2.ConfigUpdated:
-    config = None if value.level is None else nouns.config(Settings(value.level), etag=etags)
+def _config_updated(value: SettingsChanged) -> change_pb2.ConfigUpdated:
+    config = None if value.level is None else nouns.config(Settings(value.level))
     return change_pb2.ConfigUpdated(subject=value.subject, config=config)
 
 
 def _event_of_numbers(
-    value: SubjectRolledBack | VersionsDeleted | VersionsPurged | EpochStarted,
+    value: SubjectRolledBack | VersionsDeleted | VersionsPurged | EpochStarted, *, etags: bool
 ) -> change_pb2.ChangeEvent:
     match value:
         case SubjectRolledBack():
             return change_pb2.ChangeEvent(
                 subject_rolled_back=change_pb2.SubjectRolledBack(
-                    subject=value.subject, version=value.version, deprecated_versions=value.deprecated
+                    subject=value.subject,
+                    version=value.version,
+                    deprecated_versions=value.deprecated,
+                    target=nouns.version(value.target, etag=etags) if value.target else None,
                 )
             )
         case VersionsDeleted():
             return change_pb2.ChangeEvent(
-                versions_deleted=change_pb2.VersionsDeleted(subject=value.subject, versions=value.versions)
+                versions_deleted=change_pb2.VersionsDeleted(
+                    subject=value.subject,
+                    versions=value.versions,
+                    version=nouns.version(value.version, etag=etags) if value.version else None,
+                )
             )
         case VersionsPurged():
             return change_pb2.ChangeEvent(
@@ -173,9 +191,16 @@ def read_event(message: change_pb2.ChangeEvent) -> Event:
             )
         case "subject_rolled_back":
             rolled = message.subject_rolled_back
-            return SubjectRolledBack(rolled.subject, rolled.version, tuple(rolled.deprecated_versions))
+            return SubjectRolledBack(
+                rolled.subject,
+                rolled.version,
+                tuple(rolled.deprecated_versions),
+                nouns.read_version(rolled.target) if rolled.HasField("target") else None,
+            )
         case "versions_deleted":
-            return VersionsDeleted(message.versions_deleted.subject, tuple(message.versions_deleted.versions))
+            deleted = message.versions_deleted
+            version = nouns.read_version(deleted.version) if deleted.HasField("version") else None
+            return VersionsDeleted(deleted.subject, tuple(deleted.versions), version)
         case "versions_purged":
             purged = message.versions_purged
             return VersionsPurged(

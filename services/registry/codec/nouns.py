@@ -15,6 +15,7 @@ from llm_schema_registry.registry.v1 import compatibility_pb2, schema_pb2, subje
 from services.registry.domain.model import Format, Reference, Schema, Settings, State, Subject, Version
 
 _T = TypeVar("_T")
+LEVEL_FIELD = "compatibility_level"
 _LEVEL_PREFIX = "COMPATIBILITY_LEVEL_"
 _LEVELS = {
     name.removeprefix(_LEVEL_PREFIX): value for name, value in compatibility_pb2.CompatibilityLevel.items() if value
@@ -143,19 +144,19 @@ def read_version(message: version_pb2.Version) -> Version:
     )
 
 
-def config(value: Settings, *, etag: bool = True) -> subject_pb2.Config:
-    """Settings; etag=False leaves out the etag, which follows from the rest."""
+def config(value: Settings, *, etag: str = "") -> subject_pb2.Config:
+    """Settings."""
     return subject_pb2.Config(
         compatibility_level=level_value(value.level),
-        inherited=value.inherited,
-        etag=value.etag if etag else "",
+        inherited_fields=[LEVEL_FIELD] if value.inherited else [],
+        etag=etag,
     )
 
 
 def read_config(message: subject_pb2.Config) -> Settings:
     """Settings; their etag is not read. Raises Internal when the level is unknown."""
     level = known(read_level(message.compatibility_level), "compatibility level", message.compatibility_level)
-    return Settings(level, inherited=message.inherited)
+    return Settings(level, inherited=LEVEL_FIELD in message.inherited_fields)
 
 
 def subject(value: Subject) -> subject_pb2.Subject:

@@ -46,19 +46,27 @@ class VersionTransitioned:
 
 @dataclass(frozen=True, slots=True)
 class SubjectRolledBack:
-    """`version` is ACTIVE now; `deprecated` (ascending) were ACTIVE and are DEPRECATED. Their time is the change's."""
+    """`version` is ACTIVE now; `deprecated` (ascending) were ACTIVE and are DEPRECATED. Their time is the change's.
+
+    target: the version after the rollback.
+    """
 
     subject: str
     version: int
     deprecated: tuple[int, ...]
+    target: Version | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class VersionsDeleted:
-    """Numbers (ascending) of versions that are deleted now. Their time is the change's."""
+    """Numbers (ascending) of versions that are deleted now. Their time is the change's.
+
+    version: after its deletion, when one alone was deleted by its number.
+    """
 
     subject: str
     versions: tuple[int, ...]
+    version: Version | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +113,24 @@ Event = (
 
 
 @dataclass(frozen=True, slots=True)
+class RequestKey:
+    """Makes a repeated mutation of one actor safe. digest: SHA-256 over the request without the id."""
+
+    method: str
+    id: str
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
-    """An event with its place in the history: positions have no gaps and follow the order of commit."""
+    """An event with its place in the history: positions have no gaps and follow the order of commit.
+
+    time: by the clock of the replica that decided, so not always in the order of positions.
+    """
 
     epoch: int
     position: int
     time: datetime
     actor: str
     event: Event
+    request: RequestKey | None = None

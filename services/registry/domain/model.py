@@ -114,11 +114,6 @@ class Settings:
     level: str
     inherited: bool = False
 
-    @property
-    def etag(self) -> str:
-        """A quoted digest over the values."""
-        return quoted_digest((self.level, self.inherited))
-
 
 @dataclass(frozen=True, slots=True)
 class Subject:

@@ -12,20 +12,24 @@ _WORD = re.compile(r"[^\W_]+")
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
-def words(texts: Iterable[str]) -> tuple[str, ...]:
-    """Lower-case words of the texts, sorted, each once, at most WORDS_MAX.
+def words(first: Iterable[str], then: Iterable[str] = ()) -> tuple[str, ...]:
+    """Lower-case words of the texts, sorted, each once: at most WORDS_MAX, those of `first` before those of `then`.
 
     A word is a run of letters and digits; `userCreated` gives `usercreated`, `user` and `created`. Longer words than
-    WORD_CHARACTERS_MAX are cut.
+    WORD_CHARACTERS_MAX are cut. Of too many words the first in alphabetical order are taken.
     """
-    found: set[str] = set()
-    for text in texts:
-        for word in _WORD.findall(text):
-            for part in {word, *_HUMP.split(word)}:
-                found.add(part.casefold()[:WORD_CHARACTERS_MAX])
-                if len(found) == WORDS_MAX:
-                    return tuple(sorted(found))
-    return tuple(sorted(found))
+    own = sorted(_words(first))[:WORDS_MAX]
+    more = sorted(_words(then).difference(own))[: WORDS_MAX - len(own)]
+    return tuple(sorted([*own, *more]))
+
+
+def _words(texts: Iterable[str]) -> set[str]:
+    return {
+        part.casefold()[:WORD_CHARACTERS_MAX]
+        for text in texts
+        for word in _WORD.findall(text)
+        for part in (word, *_HUMP.split(word))
+    }
 
 
 def query_words(query: str) -> tuple[str, ...]:
@@ -37,4 +41,4 @@ def version_words(version: Version, annotations: Iterable[str]) -> tuple[str, ..
     """What a version is found by: its own words, then the schema's titles and descriptions."""
     own = (version.subject, version.description, version.owner, *version.tags)
     pairs = (part for pair in sorted(version.metadata.items()) for part in pair)
-    return words((*own, *pairs, *annotations))
+    return words((*own, *pairs), annotations)

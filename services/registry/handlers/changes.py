@@ -39,9 +39,7 @@ class ChangeService(rpc.ChangeServiceServicer):
             place = await self._feed.start(request.resume_token)
         async with aclosing(self._feed.watch(place, prefix=prefix, limit=WATCH_SLICE_CHANGES)) as slices:
             async for found in slices:
-                yield pb.WatchChangesResponse(
-                    changes=_changes(found.changes, text=text), resume_token=found.place.token
-                )
+                yield pb.WatchChangesResponse(changes=_changes(found, text=text), resume_token=found.place.token)
 
     async def ListChanges(self, request: pb.ListChangesRequest, context: Any) -> pb.ListChangesResponse:
         """See the contract."""

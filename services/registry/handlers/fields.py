@@ -14,9 +14,9 @@ from llm_schema_registry.errors import InvalidField, Violation
 from llm_schema_registry.registry.v1 import schema_pb2
 from services.registry.codec import nouns
 from services.registry.domain import limits
+from services.registry.domain.events import RequestKey
 from services.registry.domain.evolution.levels import LEVELS
 from services.registry.domain.model import Format, Reference, State
-from services.registry.ports import RequestKey
 
 T = TypeVar("T")
 
@@ -146,7 +146,9 @@ class Fields:
             self._text(value, f"{field}[{key[:40]!r}]", limits.METADATA_VALUE_CHARACTERS_MAX, allowed="\n\r\t")
         return dict(values)
 
-    def mask(self, mask: FieldMask, present: Iterable[str], allowed: Collection[str]) -> frozenset[str]:
+    def mask(
+        self, mask: FieldMask, present: Iterable[str], allowed: Collection[str], field: str = "update_mask"
+    ) -> frozenset[str]:
         """The fields to take: those of the mask; all for `*`; without a mask those that are present.
 
         Source: AIP-134 and AIP-161.
@@ -157,7 +159,7 @@ class Fields:
             return frozenset(allowed)
         for path in mask.paths:
             if path not in allowed:
-                self.refuse("update_mask", f"{path[:80]!r} cannot be updated; allowed are {', '.join(sorted(allowed))}")
+                self.refuse(field, f"{path[:80]!r} is none of {', '.join(sorted(allowed))}")
         return frozenset(mask.paths)
 
     def request(self, method: str, message: Message, request_id: str) -> RequestKey | None:

@@ -89,9 +89,11 @@ class SchemaService(rpc.SchemaServiceServicer):
             semantic=request.kind == pb.FINGERPRINT_KIND_SEMANTIC,
             include_deleted=request.include_deleted,
         )
-        schema, versions = await self._queries.lookup(candidate, which)
+        schema, page = await self._queries.lookup(candidate, which, Ask(request.page_size, request.page_token))
         return pb.LookupSchemaResponse(
-            schema=nouns.schema(schema), versions=[nouns.version(version) for version in versions]
+            schema=nouns.schema(schema),
+            versions=[nouns.version(version) for version in page.items],
+            next_page_token=page.next_token,
         )
 
     async def SearchSchemas(self, request: pb.SearchSchemasRequest, context: Any) -> pb.SearchSchemasResponse:
@@ -99,6 +101,8 @@ class SchemaService(rpc.SchemaServiceServicer):
         fields = Fields()
         query = fields.line(request.query, "query", limits.QUERY_CHARACTERS_MAX)
         words = query_words(query)
+        if query and not words:
+            fields.refuse("query", "has no word: a word is made of letters and digits")
         if len(words) > limits.QUERY_WORDS_MAX:
             fields.refuse("query", f"has {len(words)} words; at most {limits.QUERY_WORDS_MAX} are allowed")
         which = VersionFilter(

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from llm_schema_registry.kernel.calls import current_caller
+from llm_schema_registry.registry.v1 import subject_pb2
 from llm_schema_registry.registry.v1 import subject_service_pb2 as pb
 from llm_schema_registry.registry.v1 import subject_service_pb2_grpc as rpc
 from services.registry.codec import nouns
 from services.registry.domain import limits
 from services.registry.handlers.fields import Fields, when
 from services.registry.ports import VersionFilter
-from services.registry.usecases.change_subject import ChangeSubject
+from services.registry.usecases.change_subject import ChangeSubject, InForce
 from services.registry.usecases.change_version import ChangeVersion, Target, Update
 from services.registry.usecases.queries import Ask, Queries
 
@@ -146,7 +147,7 @@ class SubjectService(rpc.SubjectServiceServicer):
         fields = Fields()
         subject = fields.subject(request.subject, optional=True)
         fields.require_valid()
-        return pb.GetConfigResponse(config=nouns.config(await self._subjects.settings(subject)))
+        return pb.GetConfigResponse(config=_config(await self._subjects.settings(subject)))
 
     async def UpdateConfig(self, request: pb.UpdateConfigRequest, context: Any) -> pb.UpdateConfigResponse:
         """See the contract."""
@@ -160,16 +161,21 @@ class SubjectService(rpc.SubjectServiceServicer):
         key = fields.request("UpdateConfig", request, request.request_id)
         fields.require_valid()
         settings = await self._subjects.change_settings(subject, level, etag, actor=current_caller().name, request=key)
-        return pb.UpdateConfigResponse(config=nouns.config(settings))
+        return pb.UpdateConfigResponse(config=_config(settings))
 
     async def ResetConfig(self, request: pb.ResetConfigRequest, context: Any) -> pb.ResetConfigResponse:
         """See the contract."""
         fields = Fields()
         subject = fields.subject(request.subject, optional=True)
+        fields.mask(request.reset_mask, SETTINGS, SETTINGS, "reset_mask")
         key = fields.request("ResetConfig", request, request.request_id)
         fields.require_valid()
         settings = await self._subjects.reset_settings(subject, actor=current_caller().name, request=key)
-        return pb.ResetConfigResponse(config=nouns.config(settings))
+        return pb.ResetConfigResponse(config=_config(settings))
+
+
+def _config(found: InForce) -> subject_pb2.Config:
+    return nouns.config(found.settings, etag=found.etag)
 
 
 def _target(message: Any, fields: Fields, path: str = "") -> Target:

@@ -11,7 +11,7 @@ from services.registry.domain.model import Schema
 from services.registry.handlers.fields import Fields
 from services.registry.usecases.library import Library
 from services.registry.usecases.queries import Queries
-from services.registry.usecases.validate import validate_data, validate_schema
+from services.registry.usecases.validate import validate_schema
 
 
 class ValidationService(rpc.ValidationServiceServicer):
@@ -52,7 +52,7 @@ class ValidationService(rpc.ValidationServiceServicer):
             fields.refuse("data", f"has {len(request.data)} bytes; at most {self._data_bytes_max} are allowed")
         fields.require_valid()
         schema = await self._schema(request)
-        found = await validate_data(schema, request.data, assert_formats=request.assert_formats, library=self._library)
+        found = await self._library.check(schema, request.data, assert_formats=request.assert_formats)
         return pb.ValidateDataResponse(
             valid=not found.problems,
             errors=[reports.problem(problem) for problem in found.problems],

@@ -92,8 +92,12 @@ CREATE TABLE registry.changes (
     actor text NOT NULL,
     subject text COLLATE "C" NOT NULL,
     kind text NOT NULL,
+    method text COLLATE "C",
+    request_id text COLLATE "C",
+    digest bytea,
     payload_version smallint NOT NULL CHECK (payload_version > 0),
-    payload bytea NOT NULL
+    payload bytea NOT NULL,
+    CHECK ((method IS NULL) = (request_id IS NULL) AND (method IS NULL) = (digest IS NULL))
 );
 
 -- Where the history stands: the sequencer of all commits and the fence against them. Every commit updates the one row
@@ -124,15 +128,17 @@ CREATE TABLE registry.epochs (
 );
 INSERT INTO registry.epochs (id, parent, fork_position, start_time) VALUES (1, NULL, 0, now());
 
--- Which change a mutation with a request id made: a repeat is answered from it. Kept for days.
+-- Which change a mutation with a request id made: a repeat is answered from it. Kept for days; what the history says of
+-- it lies in changes. Whoever drops changes drops the ids that lead to them first.
 CREATE TABLE registry.request_ids (
+    actor text COLLATE "C" NOT NULL,
     method text COLLATE "C" NOT NULL,
     request_id text COLLATE "C" NOT NULL,
-    digest bytea NOT NULL,
-    position bigint NOT NULL,
+    position bigint NOT NULL REFERENCES registry.changes,
     time timestamptz NOT NULL,
-    PRIMARY KEY (method, request_id)
+    PRIMARY KEY (actor, method, request_id)
 );
+CREATE INDEX request_ids_position ON registry.request_ids (position);
 CREATE INDEX request_ids_time ON registry.request_ids (time);
 
 -- Ends the transaction with a reason that the store knows. The statements of a commit travel in one batch, so a

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 
-from llm_schema_registry.errors import EtagMismatch, NotDeleted, SubjectNotFound
+from llm_schema_registry.errors import EtagMismatch, LimitExceeded, NotDeleted, SubjectNotFound
 from services.registry.domain.events import (
+    RequestKey,
     SettingsChanged,
     SubjectRolledBack,
     VersionsDeleted,
@@ -15,12 +17,20 @@ from services.registry.domain.events import (
 from services.registry.domain.evolution.levels import LEVEL_DEFAULT
 from services.registry.domain.lifecycle import rolled_back
 from services.registry.domain.limits import VERSIONS_PER_SUBJECT_MAX
-from services.registry.domain.model import Settings, State, Version
-from services.registry.ports import Basis, RequestKey, Store, VersionFilter
+from services.registry.domain.model import Settings, State, Version, quoted_digest
+from services.registry.ports import Basis, Store, VersionFilter
 from services.registry.usecases.compatibility import version_not_found
 from services.registry.usecases.writer import Decision, Intent, Writer
 
 PURGE_VERSIONS_MAX = VERSIONS_PER_SUBJECT_MAX
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """Settings, and an etag that changes whenever anything they may come from does."""
+
+    settings: Settings
+    etag: str
 
 
 class ChangeSubject:
@@ -38,21 +48,27 @@ class ChangeSubject:
         Raises VersionNotFound, IllegalTransition and what Writer.run raises.
         """
 
-        async def decide(basis: Basis, _: datetime) -> Decision | None:
-            target = next((head for head in basis.live if head.number == number), None)
-            if target is None:
+        unchanged: Version | None = None
+
+        async def decide(basis: Basis, now: datetime) -> Decision | None:
+            nonlocal unchanged
+            head = next((head for head in basis.live if head.number == number), None)
+            version = await self._store.version(subject, number)
+            if head is None or version is None:
                 raise version_not_found(subject, number)
-            deprecated = rolled_back(basis.live, target)
-            if target.state is State.ACTIVE and not deprecated:
+            deprecated = rolled_back(basis.live, head)
+            if head.state is State.ACTIVE and not deprecated:
+                unchanged = version
                 return None
-            return Decision(SubjectRolledBack(subject, number, deprecated))
+            target = replace(version, state=State.ACTIVE, update_time=now, activate_time=version.activate_time or now)
+            return Decision(SubjectRolledBack(subject, number, deprecated, target))
 
         change = await self._writer.run(Intent(subject, actor, request), decide)
-        version = await self._store.version(subject, number)
-        if version is None:
-            raise version_not_found(subject, number)
         event = change.event if change else None
-        return version, event.deprecated if isinstance(event, SubjectRolledBack) else ()
+        if isinstance(event, SubjectRolledBack) and event.target is not None:
+            return event.target, event.deprecated
+        assert unchanged is not None, "a rollback writes nothing only when nothing changes"
+        return unchanged, ()
 
     async def delete(self, subject: str, *, actor: str, request: RequestKey | None) -> tuple[int, ...]:
         """Numbers of the versions that were live and are deleted now, ascending.
@@ -119,44 +135,50 @@ class ChangeSubject:
         change = await self._writer.run(Intent(subject, actor, request), decide)
         return _purged(change.event if change else None)
 
-    async def settings(self, subject: str) -> Settings:
+    async def settings(self, subject: str) -> InForce:
         """The settings in force for a subject, or with an empty name the global ones."""
-        return _settings(await self._store.basis(subject), subject)
+        return _in_force(await self._store.basis(subject), subject)
 
     async def change_settings(
         self, subject: str, level: str, etag: str, *, actor: str, request: RequestKey | None
-    ) -> Settings:
+    ) -> InForce:
         """The settings after the change. Raises EtagMismatch and what Writer.run raises."""
 
         async def decide(basis: Basis, _: datetime) -> Decision | None:
-            present = _settings(basis, subject)
+            present = _in_force(basis, subject)
             if etag and etag != present.etag:
                 raise EtagMismatch(
                     "the settings changed since they were read: read them again",
                     metadata={"subject": subject, "etag": present.etag},
                 )
-            if present == Settings(level):
+            if present.settings == Settings(level):
                 return None
-            return Decision(SettingsChanged(subject, level))
+            return Decision(SettingsChanged(subject, level), uses_global=not subject)
 
         await self._writer.run(Intent(subject, actor, request), decide)
-        return Settings(level)
+        return await self.settings(subject)
 
-    async def reset_settings(self, subject: str, *, actor: str, request: RequestKey | None) -> Settings:
+    async def reset_settings(self, subject: str, *, actor: str, request: RequestKey | None) -> InForce:
         """The settings in force after the subject's own are removed, or the global ones are the default again."""
 
         async def decide(basis: Basis, _: datetime) -> Decision | None:
             target = None if subject else LEVEL_DEFAULT
             present = basis.level if subject else basis.global_level
-            return None if present == target else Decision(SettingsChanged(subject, target))
+            return None if present == target else Decision(SettingsChanged(subject, target), uses_global=not subject)
 
         await self._writer.run(Intent(subject, actor, request), decide)
         return await self.settings(subject)
 
     async def _versions(self, subject: str) -> Sequence[Version]:
-        """All versions of a subject, live or deleted; more than PURGE_VERSIONS_MAX take several calls."""
+        """All versions of a subject, live or deleted. Raises LimitExceeded for more than PURGE_VERSIONS_MAX."""
         everything = VersionFilter(subject=subject, include_deleted=True)
-        return await self._store.versions(everything, after=None, limit=PURGE_VERSIONS_MAX)
+        found = await self._store.versions(everything, after=None, limit=PURGE_VERSIONS_MAX + 1)
+        if len(found) > PURGE_VERSIONS_MAX:
+            raise LimitExceeded(
+                f"subject {subject!r} has more than {PURGE_VERSIONS_MAX} versions: purge some by number first",
+                metadata={"limit": "purge_versions", "maximum": PURGE_VERSIONS_MAX},
+            )
+        return found
 
 
 def subject_not_found(subject: str) -> SubjectNotFound:
@@ -168,7 +190,11 @@ def _purged(event: object) -> VersionsPurged | None:
     return event if isinstance(event, VersionsPurged) else None
 
 
-def _settings(basis: Basis, subject: str) -> Settings:
+def _in_force(basis: Basis, subject: str) -> InForce:
+    """The settings that a basis gives a subject, or with an empty name everyone."""
     if not subject:
-        return Settings(basis.global_level)
-    return Settings(basis.level) if basis.level else Settings(basis.global_level, inherited=True)
+        return InForce(Settings(basis.global_level), quoted_digest((basis.epoch, basis.global_revision)))
+    etag = quoted_digest((basis.epoch, basis.global_revision, subject, basis.revision))
+    if basis.level:
+        return InForce(Settings(basis.level), etag)
+    return InForce(Settings(basis.global_level, inherited=True), etag)

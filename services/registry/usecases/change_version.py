@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from llm_schema_registry.errors import EtagMismatch
-from services.registry.domain.events import Event, VersionsDeleted, VersionTransitioned, VersionUpdated
+from services.registry.domain.events import Event, RequestKey, VersionsDeleted, VersionTransitioned, VersionUpdated
 from services.registry.domain.evolution.levels import LEVELS, history
 from services.registry.domain.lifecycle import require_step
 from services.registry.domain.model import State, Version
 from services.registry.domain.search import version_words
-from services.registry.ports import Basis, RequestKey, Store
+from services.registry.ports import Basis, Store
 from services.registry.usecases.compatibility import (
     compare,
     level_in_force,
@@ -96,16 +96,20 @@ class ChangeVersion:
 
         Raises VersionNotFound, VersionReferenced, EtagMismatch and what Writer.run raises.
         """
+        unchanged: Version | None = None
 
-        async def decide(_: Basis, __: datetime) -> Decision | None:
+        async def decide(_: Basis, now: datetime) -> Decision | None:
+            nonlocal unchanged
             version = await self._existing(target)
             if not version.live:
+                unchanged = version
                 return None
             _require_etag(version, target)
-            return Decision(VersionsDeleted(target.subject, (target.number,)))
+            deleted = replace(version, delete_time=now, update_time=now)
+            return Decision(VersionsDeleted(target.subject, (target.number,), deleted))
 
-        await self._writer.run(Intent(target.subject, actor, request), decide)
-        return await self._existing(target)
+        change = await self._writer.run(Intent(target.subject, actor, request), decide)
+        return _after(change.event if change else None, unchanged)
 
     async def _existing(self, target: Target) -> Version:
         version = await self._store.version(target.subject, target.number)
@@ -152,7 +156,6 @@ def _require_etag(version: Version, target: Target) -> None:
 
 def _after(event: Event | None, unchanged: Version | None) -> Version:
     """The version as the event left it, or as it was when nothing was written."""
-    if isinstance(event, VersionUpdated | VersionTransitioned):
-        return event.version
-    assert unchanged is not None, "an update writes nothing only when nothing changes"
-    return unchanged
+    after = event.version if isinstance(event, VersionUpdated | VersionTransitioned | VersionsDeleted) else unchanged
+    assert after is not None, "nothing is written only when nothing changes, and every event here holds the version"
+    return after

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from llm_schema_registry.errors import IncompatibleSchema, VersionNotFound, Violation
 from services.registry.domain.evolution.levels import LEVELS, Level, history, pairs
-from services.registry.domain.evolution.report import Finding, Report, Verdict, check
+from services.registry.domain.evolution.report import Finding, Report, Verdict, check, joined
 from services.registry.domain.formats import Parsed
 from services.registry.domain.model import Schema, VersionHead
 from services.registry.ports import Basis, Store
 from services.registry.usecases.library import Candidate, Library, offload
 
+COMPARED_AT_ONCE = 32
+"""Versions whose texts are held at the same time."""
 VIOLATIONS_MAX = 10
 """Findings that travel with an error: its details must fit into HTTP/2 headers. The report has them all."""
 
@@ -39,13 +42,20 @@ async def compatibility(question: Question, candidate: Candidate, *, store: Stor
 
 
 async def compare(level: Level, heads: Sequence[VersionHead], candidate: Parsed, *, library: Library) -> Report:
-    """The report on a candidate against versions, newest first."""
-    if not level.checks or not heads:
-        return Report(Verdict.COMPATIBLE, level.name, (), ())
-    schemas = await library.schemas({head.schema_id for head in heads})
-    older = [(head.number, await library.parsed(_present(schemas.get(head.schema_id), head))) for head in heads]
-    size = len(candidate.text) + sum(len(parsed.text) for _, parsed in older)
-    return await offload(size, lambda: check(level, pairs(level, older, candidate), _Differ(library)))
+    """The report on a candidate against versions, newest first. Reads a few versions at a time."""
+    report = Report(Verdict.COMPATIBLE, level.name, (), ())
+    if not level.checks:
+        return report
+    for start in range(0, len(heads), COMPARED_AT_ONCE):
+        part = heads[start : start + COMPARED_AT_ONCE]
+        schemas = await library.schemas({head.schema_id for head in part})
+        older = [(head.number, await library.parsed(_present(schemas.get(head.schema_id), head))) for head in part]
+        size = len(candidate.text) + sum(len(parsed.text) for _, parsed in older)
+        found = await offload(size, partial(check, level, list(pairs(level, older, candidate)), _Differ(library)))
+        report = joined(report, found)
+        if report.truncated:
+            break
+    return report
 
 
 def level_in_force(basis: Basis) -> str:

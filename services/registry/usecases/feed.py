@@ -16,6 +16,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from llm_schema_registry.errors import (
+    Code,
     EpochChanged,
     Error,
     InvalidField,
@@ -31,6 +32,7 @@ KEPT_CHANGES_MAX = 1024
 KEPT_BYTES_MAX = 16 << 20
 POLL_SECONDS = 1.0
 HEARTBEAT_SECONDS = 10.0
+STALE_SECONDS = 10.0
 WATCHERS_MAX = 1000
 """Watches open at once in one process. Each holds a stream and no buffer."""
 
@@ -86,6 +88,8 @@ class Feed:
         self._kept_bytes = 0
         self._head: Head | None = None
         self._moved = asyncio.Condition()
+        self._failure: Error | None = None
+        self._refreshed: float | None = None
         self.watchers = 0
 
     @property
@@ -98,11 +102,24 @@ class Feed:
         while True:
             try:
                 more = await self.refresh()
-            except Error:
-                more = False
+            except Error as error:
+                more, self._failure = False, error
                 await asyncio.sleep(POLL_SECONDS)
+            else:
+                self._failure = None
+                self._refreshed = asyncio.get_running_loop().time()
             if not more:
                 await self._bell.wait(POLL_SECONDS)
+
+    async def check(self) -> str | None:
+        """What is wrong when the store has not been read for STALE_SECONDS: caches and watchers hear of nothing."""
+        now = asyncio.get_running_loop().time()
+        if self._refreshed is not None and now - self._refreshed < STALE_SECONDS:
+            return None
+        if self._refreshed is None and self._failure is None:
+            return None
+        why = self._failure.message if self._failure else "its task has ended"
+        return f"changes are not followed: {why}"
 
     async def refresh(self) -> bool:
         """Reads what is new and wakes the watchers. Returns whether there is more to read at once."""
@@ -180,18 +197,24 @@ class Feed:
             self.watchers -= 1
 
     async def _follow(self, place: Place, prefix: str, limit: int) -> AsyncGenerator[Slice, None]:
+        loop = asyncio.get_running_loop()
+        told = loop.time()
         while True:
             found = await self.slice(place, prefix=prefix, limit=limit)
             if found.place == place:
-                await self._wait_beyond(place)
-                if self._head is not None and self._head.epoch != place.epoch:
-                    _require_reachable(place, self._head)
-                if self.position <= place.position:
-                    yield Slice((), place)
-                continue
+                await self._wait_beyond(place, told + HEARTBEAT_SECONDS - loop.time())
+                self._require_alive(place)
             place = found.place
-            if found.changes:
+            if found.changes or loop.time() - told >= HEARTBEAT_SECONDS:
+                told = loop.time()
                 yield found
+
+    def _require_alive(self, place: Place) -> None:
+        """Raises when the place belongs to another epoch, or when the history cannot be read on by this process."""
+        if self._head is not None and self._head.epoch != place.epoch:
+            _require_reachable(place, self._head)
+        if self._failure is not None and self._failure.code is not Code.UNAVAILABLE:
+            raise self._failure
 
     async def _read(self, place: Place, prefix: str, limit: int) -> Slice:
         """The next changes after a place from the store. Raises when they are no longer kept, or of another line."""
@@ -201,15 +224,15 @@ class Feed:
             raise _expired(place)
         return _filtered(changes, place, prefix)
 
-    async def _wait_beyond(self, place: Place) -> None:
-        """Waits for a change after the place, for a new epoch, or for HEARTBEAT_SECONDS."""
+    async def _wait_beyond(self, place: Place, seconds: float) -> None:
+        """Waits for a change after the place, for a new epoch, or a little longer than `seconds`."""
 
         def moved() -> bool:
             head = self._head
             return head is not None and (head.position > place.position or head.epoch != place.epoch)
 
         try:
-            async with asyncio.timeout(HEARTBEAT_SECONDS), self._moved:
+            async with asyncio.timeout(max(0, seconds) + 0.001), self._moved:
                 await self._moved.wait_for(moved)
         except TimeoutError:
             return

@@ -18,16 +18,16 @@ from llm_schema_registry.errors import (
     UnsupportedFormat,
 )
 from services.registry.domain.fingerprint import fingerprint
-from services.registry.domain.formats import DataValidator, Parsed, SchemaFormat
+from services.registry.domain.formats import DataValidator, Parsed, SchemaFormat, Validation, work
 from services.registry.domain.limits import REFERENCE_CLOSURE_MAX, REFERENCE_DEPTH_MAX
 from services.registry.domain.model import Format, Reference, Schema
-from services.registry.ports import Contents, Store
+from services.registry.ports import Contents, Store, Workers
 
 K = TypeVar("K")
 T = TypeVar("T")
 
 OFFLOAD_BYTES = 64 * 1024
-"""Work on larger texts leaves the event loop."""
+"""Work on larger texts leaves this process, or at least the event loop."""
 
 PARSED_BYTES_MAX = 32 << 20
 VALIDATORS_BYTES_MAX = 32 << 20
@@ -58,9 +58,12 @@ class Candidate:
 class Library:
     """Reads through the store. What it keeps is immutable, so it is never wrong, and bounded by bytes of text."""
 
-    def __init__(self, store: Store, contents: Contents, formats: Mapping[Format, SchemaFormat]) -> None:
+    def __init__(
+        self, store: Store, contents: Contents, formats: Mapping[Format, SchemaFormat], workers: Workers
+    ) -> None:
         self._store = store
         self._contents = contents
+        self._workers = workers
         self._formats = formats
         self._parsed: LRUCache[bytes, Parsed] = LRUCache(PARSED_BYTES_MAX, _parsed_bytes)
         self._validators: LRUCache[tuple[bytes, bool], tuple[DataValidator, int]] = LRUCache(
@@ -86,7 +89,7 @@ class Library:
         """
         language = self.language(form)
         closure = await self._resolve(form, tuple(references), subject)
-        parsed = await offload(len(text), lambda: language.parse(text, closure.sources))
+        parsed = await self._parse(language, text, closure.sources)
         return Candidate(
             parsed=parsed,
             references=tuple(references),
@@ -112,21 +115,33 @@ class Library:
             return kept
         language = self.language(schema.format)
         sources = await self._stored_sources(schema)
-        parsed = await offload(len(schema.text), lambda: language.parse(schema.text, sources))
+        parsed = await self._parse(language, schema.text, sources)
         _keep(self._parsed, schema.identity, parsed)
         return parsed
 
-    async def validator(self, schema: Schema, *, assert_formats: bool) -> DataValidator:
-        """A stored content, compiled for checking data."""
-        key = (schema.identity, assert_formats)
-        kept = self._validators.get(key)
-        if kept is not None:
-            return kept[0]
+    async def check(self, schema: Schema, data: bytes, *, assert_formats: bool) -> Validation:
+        """Where data does not follow a stored content.
+
+        Raises InvalidField when the data cannot be read; LimitExceeded and Overloaded when checking it needs a worker.
+        """
         language = self.language(schema.format)
         parsed = await self.parsed(schema)
-        validator = await offload(len(schema.text), lambda: language.validator(parsed, assert_formats=assert_formats))
-        _keep(self._validators, key, (validator, _parsed_bytes(parsed)))
-        return validator
+        if parsed.explosive or len(data) > OFFLOAD_BYTES or len(schema.text) > OFFLOAD_BYTES:
+            return await self._workers.run(
+                work.check, language, parsed, schema.identity, data, assert_formats=assert_formats
+            )
+        key = (schema.identity, assert_formats)
+        kept = self._validators.get(key)
+        if kept is None:
+            kept = language.validator(parsed, assert_formats=assert_formats), _parsed_bytes(parsed)
+            _keep(self._validators, key, kept)
+        return kept[0].check(data)
+
+    async def _parse(self, language: SchemaFormat, text: str, sources: Mapping[str, str]) -> Parsed:
+        """A text understood: here when it is small, in a worker when it is large."""
+        if len(text) + sum(map(len, sources.values())) <= OFFLOAD_BYTES:
+            return language.parse(text, sources)
+        return await self._workers.run(work.parse, language, text, dict(sources))
 
     async def _resolve(self, form: Format, references: tuple[Reference, ...], subject: str) -> Closure:
         """What a candidate's references lead to, now. Raises ReferenceNotFound, ReferenceCycle, ReferenceLimit."""

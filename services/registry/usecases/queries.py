@@ -9,7 +9,6 @@ from typing import Generic, TypeVar
 from llm_schema_registry.errors import InvalidField, ReferenceLimit, SchemaNotFound, VersionNotFound
 from services.registry.domain.limits import (
     ANSWER_BYTES_MAX,
-    BATCH_IDS_MAX,
     DEPENDENTS_MAX,
     PAGE_SIZE_DEFAULT,
     PAGE_SIZE_MAX,
@@ -25,6 +24,10 @@ from services.registry.usecases.compatibility import version_not_found
 from services.registry.usecases.library import Candidate, Library
 
 T = TypeVar("T")
+
+BATCH_READ_IDS = 16
+SEMANTIC_MATCHES_MAX = 16
+NUMBER_MAX = 2**31 - 1
 
 Key = tuple[str, int]
 
@@ -92,39 +95,48 @@ class Queries:
         return found
 
     async def batch(self, ids: Sequence[int]) -> Batch:
-        """Contents by id, each once, as many as fit into ANSWER_BYTES_MAX (always at least one)."""
-        wanted = list(dict.fromkeys(ids))
-        found = await self._library.schemas(wanted)
-        present = [found[schema_id] for schema_id in wanted if schema_id in found]
-        fitting = fit(present, lambda schema: len(schema.text.encode("utf-8")))
-        return Batch(
-            schemas=fitting,
-            missing_ids=[schema_id for schema_id in wanted if schema_id not in found],
-            unprocessed_ids=[schema.id for schema in present[len(fitting) :]],
-        )
+        """Contents by id, each once, as many as fit into ANSWER_BYTES_MAX (always at least one).
 
-    async def lookup(self, candidate: Candidate, which: Lookup) -> tuple[Schema, Sequence[Version]]:
-        """The content equal to a candidate and the versions that hold it, at most BATCH_IDS_MAX.
+        Reads a few at a time, so that an answer that is full costs no more memory than two.
+        """
+        wanted = list(dict.fromkeys(ids))
+        schemas: list[Schema] = []
+        missing: list[int] = []
+        size = 0
+        for start in range(0, len(wanted), BATCH_READ_IDS):
+            found = await self._library.schemas(wanted[start : start + BATCH_READ_IDS])
+            for offset, schema_id in enumerate(wanted[start : start + BATCH_READ_IDS], start):
+                if schema_id not in found:
+                    missing.append(schema_id)
+                    continue
+                size += len(found[schema_id].text.encode("utf-8"))
+                if schemas and size > ANSWER_BYTES_MAX:
+                    return Batch(schemas, missing, wanted[offset:])
+                schemas.append(found[schema_id])
+        return Batch(schemas, missing, ())
+
+    async def lookup(self, candidate: Candidate, which: Lookup, ask: Ask) -> tuple[Schema, Page[Version]]:
+        """The content equal to a candidate, and a page of the versions that hold equal content.
 
         With a subject, content that the subject does not hold counts as not found. Raises SchemaNotFound.
         """
         if which.semantic:
-            schemas = list(await self._store.schemas_by_semantic(candidate.semantic, BATCH_IDS_MAX))
+            schemas = list(await self._store.schemas_by_semantic(candidate.semantic, SEMANTIC_MATCHES_MAX))
         else:
             found = await self._store.schema_by_identity(candidate.identity)
             schemas = [found] if found else []
-        versions = await self._store.holders(
-            [schema.id for schema in schemas],
+        versions = VersionFilter(
             subject=which.subject,
             include_deleted=which.include_deleted,
-            limit=BATCH_IDS_MAX,
+            schema_ids=tuple(schema.id for schema in schemas),
         )
-        held = {version.schema_id for version in versions}
+        page = await self._page(versions, ask)
         if which.subject is not None:
-            schemas = [schema for schema in schemas if schema.id in held]
+            held = {version.schema_id for version in page.items}
+            schemas = [schema for schema in schemas if schema.id in held or ask.token]
         if not schemas:
             raise _no_content()
-        return schemas[0], fit(versions, version_bytes)
+        return schemas[0], page
 
     async def version(self, subject: str, number: int | None, *, include_deleted: bool) -> tuple[Version, Schema]:
         """A version by number, or with None the latest, and its content.
@@ -146,6 +158,9 @@ class Queries:
         """A page of versions by subject and number. Raises SubjectNotFound when `which` names one that is not there."""
         if which.subject is not None:
             await self.subject(which.subject, include_deleted=which.include_deleted)
+        return await self._page(which, ask)
+
+    async def _page(self, which: VersionFilter, ask: Ask) -> Page[Version]:
         question = ["versions", repr(which)]
         after = _key(paging.read(ask.token, question))
         size = paging.size(ask.size, default=PAGE_SIZE_DEFAULT, most=PAGE_SIZE_MAX)
@@ -238,7 +253,7 @@ def _key(value: object) -> Key | None:
     match value:
         case None:
             return None
-        case [str(subject), int(number)]:
+        case [str(subject), int(number)] if 0 < number <= NUMBER_MAX:
             return subject, number
     raise _bad_token()
 

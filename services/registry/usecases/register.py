@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from llm_schema_registry.errors import LimitExceeded
-from services.registry.domain.events import VersionRegistered
+from services.registry.domain.events import RequestKey, VersionRegistered
 from services.registry.domain.evolution.levels import LEVELS, history
-from services.registry.domain.evolution.report import Report
+from services.registry.domain.evolution.report import Report, Verdict
 from services.registry.domain.limits import VERSIONS_PER_SUBJECT_MAX
 from services.registry.domain.model import Format, Reference, Schema, State, Version
 from services.registry.domain.search import version_words
-from services.registry.ports import Basis, RequestKey, Store
+from services.registry.ports import Basis, Store
 from services.registry.usecases.compatibility import compare, level_in_force, require_compatible
 from services.registry.usecases.library import Candidate, Library
 from services.registry.usecases.writer import Decision, Intent, Writer
@@ -37,7 +37,7 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """The version and its content. created: this request made it. report: only of a dry run."""
+    """The version and its content. created: this request made it, or would make it. report: only of a dry run."""
 
     version: Version
     schema: Schema
@@ -91,14 +91,16 @@ class Register:
         candidate = await self._understood(draft)
         basis = await self._store.basis(draft.subject, candidate.identity)
         existing = _existing(basis)
-        report = await self._check(basis, draft, candidate)
         if existing is not None:
             found = await self._found(draft.subject, existing)
+            report = Report(Verdict.COMPATIBLE, level_in_force(basis), (), ())
             return Registration(found.version, found.schema, created=False, report=report)
+        report = await self._check(basis, draft, candidate)
         schema = await self._known(basis) or _schema(candidate, draft, basis.schema_id or 0, now)
         event = _decision(draft, candidate, schema, basis, now).event
         assert isinstance(event, VersionRegistered), "a registration decides nothing else"
-        return Registration(event.version, event.schema, created=False, report=report)
+        created = report.verdict is Verdict.COMPATIBLE
+        return Registration(event.version, event.schema, created=created, report=report)
 
     async def _understood(self, draft: Draft) -> Candidate:
         """The candidate; with `normalize` the oldest content of the same meaning, when there is one."""

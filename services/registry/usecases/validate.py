@@ -1,4 +1,4 @@
-"""Checks texts by their format's rules, and data by a stored schema's."""
+"""Checks texts by their format's rules."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llm_schema_registry.errors import InvalidSchema
-from services.registry.domain.formats import Problem, Validation
-from services.registry.domain.model import Format, Reference, Schema
+from services.registry.domain.formats import Problem
+from services.registry.domain.model import Format, Reference
 from services.registry.usecases.library import Library, offload
 
 
@@ -28,13 +28,8 @@ async def validate_schema(
     except InvalidSchema as error:
         found = [_problem(violation.field, violation.description) for violation in error.violations]
         return SchemaValidation(tuple(found) or (Problem("", "", "", error.message),))
-    return SchemaValidation((), tuple(library.language(form).lint(candidate.parsed)))
-
-
-async def validate_data(schema: Schema, data: bytes, *, assert_formats: bool, library: Library) -> Validation:
-    """Where data does not follow a stored schema. Raises InvalidField when the data cannot be read."""
-    validator = await library.validator(schema, assert_formats=assert_formats)
-    return await offload(len(data), lambda: validator.check(data))
+    language = library.language(form)
+    return SchemaValidation((), tuple(await offload(len(text), lambda: language.lint(candidate.parsed))))
 
 
 def _problem(field: str, description: str) -> Problem:

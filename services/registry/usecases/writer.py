@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from llm_schema_registry.errors import Conflict, RequestIdReused
-from services.registry.domain.events import Change, Event
-from services.registry.ports import Basis, Clock, Proposal, RequestKey, Stale, Store
+from services.registry.domain.events import Change, Event, RequestKey
+from services.registry.ports import Basis, Clock, Proposal, Stale, Store
 
 ATTEMPTS_MAX = 20
 BACKOFF_SECONDS = 0.005
@@ -68,7 +68,7 @@ class Writer:
         """
         async with self._alone(intent.subject):
             for attempt in range(ATTEMPTS_MAX):
-                earlier = await self._earlier(intent.request)
+                earlier = await self._earlier(intent)
                 if earlier is not None:
                     return earlier
                 basis = await self._store.basis(intent.subject, intent.identity)
@@ -91,19 +91,20 @@ class Writer:
             retry_seconds=1,
         )
 
-    async def _earlier(self, request: RequestKey | None) -> Change | None:
+    async def _earlier(self, intent: Intent) -> Change | None:
         """The change that a repeated request committed the first time."""
+        request = intent.request
         if request is None:
             return None
-        recorded = await self._store.recorded(request.method, request.id)
+        recorded = await self._store.recorded(intent.actor, request.method, request.id)
         if recorded is None:
             return None
-        if recorded.digest != request.digest:
+        if recorded.request != request:
             raise RequestIdReused(
                 "request_id was used before with another request: make a new one for every new request",
                 metadata={"request_id": request.id},
             )
-        return recorded.change
+        return recorded
 
     @asynccontextmanager
     async def _alone(self, subject: str) -> AsyncIterator[None]:

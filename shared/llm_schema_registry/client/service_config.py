@@ -20,8 +20,11 @@ from llm_schema_registry.registry.v1 import (
     validation_service_pb2,
 )
 
-ATTEMPTS_MAX = 4
-BACKOFF_SECONDS = 0.05
+ATTEMPTS_MAX = 5
+"""The most that gRPC allows. With the waits between them they outlast channel.RECONNECT_SECONDS_MAX, so that a call
+which found no replica is repeated after the next attempt to connect."""
+BACKOFF_SECONDS = 0.1
+BACKOFF_MULTIPLIER = 3
 BACKOFF_SECONDS_MAX = 1.0
 RETRIED_CODES = ["UNAVAILABLE", "CANCELLED"]
 """CANCELLED is what gRPC's server tells calls that it has received and not begun when it stops (grpcio 1.85), and those
@@ -61,8 +64,8 @@ def service_config(described: Iterable[ServiceDescriptor] | None = None) -> str:
     """JSON: round robin, each method's deadline, and repeats for the methods that are safe to repeat.
 
     Repeated are calls that end UNAVAILABLE, and those that the server ended CANCELLED: up to ATTEMPTS_MAX attempts,
-    BACKOFF_SECONDS doubling up to BACKOFF_SECONDS_MAX between them, all within the deadline. A call's own timeout
-    counts when it is shorter.
+    BACKOFF_SECONDS growing up to BACKOFF_SECONDS_MAX between them, all within the deadline. A call's own timeout counts
+    when it is shorter.
     """
     methods = [
         _method(service, method)
@@ -83,7 +86,7 @@ def _method(service: ServiceDescriptor, method: MethodDescriptor) -> dict[str, o
             "maxAttempts": ATTEMPTS_MAX,
             "initialBackoff": f"{BACKOFF_SECONDS:g}s",
             "maxBackoff": f"{BACKOFF_SECONDS_MAX:g}s",
-            "backoffMultiplier": 2,
+            "backoffMultiplier": BACKOFF_MULTIPLIER,
             "retryableStatusCodes": RETRIED_CODES,
         }
     return config

@@ -15,7 +15,7 @@ import pytest
 
 from llm_schema_registry import errors
 from llm_schema_registry.client import RegistryClient, service_config
-from llm_schema_registry.client.service_config import policy, services
+from llm_schema_registry.client.service_config import ATTEMPTS_MAX, policy, services
 from llm_schema_registry.registry.v1 import schema_service_pb2, subject_service_pb2, version_pb2
 
 SCHEMAS = "llm_schema_registry.registry.v1.SchemaService"
@@ -90,14 +90,14 @@ async def test_a_read_is_repeated_until_it_succeeds() -> None:
     assert len(scripted.requests) == 3
 
 
-async def test_repeats_end_after_four_attempts() -> None:
+async def test_repeats_end() -> None:
     """Then the error comes, as the class that fits it."""
     scripted = Scripted(lambda _, __, context: unavailable(context))
     async with serving(scripted) as target, RegistryClient(target) as client:
         with pytest.raises(errors.NotServing, match="not now"):
             await client.call(client.schemas.GetSchema, schema_service_pb2.GetSchemaRequest(id=1))
 
-    assert len(scripted.requests) == 4
+    assert len(scripted.requests) == ATTEMPTS_MAX
 
 
 async def test_a_mutation_is_repeated_under_one_request_id() -> None:

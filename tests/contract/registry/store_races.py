@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Awaitable
 
 from llm_schema_registry import errors
-from services.registry.domain.events import SettingsChanged
+from services.registry.domain.events import RequestKey, SettingsChanged
 from services.registry.domain.model import Reference
-from services.registry.ports import RequestKey, Stale, Store
+from services.registry.ports import Stale, Store, VersionFilter
 from tests.contract.registry.store_suite import CLIENTS, EVERYTHING, positions
 from tests.registry_author import Author, fingerprint, proposal
 
@@ -41,7 +41,8 @@ class RaceSuite:
         events = await asyncio.gather(*(Author(store).register(f"user-{i}", "text") for i in range(CLIENTS)))
 
         assert len({event.schema.id for event in events}) == 1
-        holders = await store.holders([events[0].schema.id], subject=None, include_deleted=False, limit=1000)
+        which = VersionFilter(schema_ids=(events[0].schema.id,))
+        holders = await store.versions(which, after=None, limit=1000)
         assert len(holders) == CLIENTS
         assert await positions(store) == list(range(1, CLIENTS + 1))
 
@@ -70,9 +71,9 @@ class RaceSuite:
 
         assert written.count(True) == 1
         assert await positions(store) == [1]
-        recorded = await store.recorded(request.method, request.id)
+        recorded = await store.recorded("author", request.method, request.id)
         assert recorded is not None
-        assert recorded.change.event.subject == f"user-{written.index(True)}"
+        assert recorded.event.subject == f"user-{written.index(True)}"
 
     async def test_purge_against_registration(self, store: Store) -> None:
         """While a content is purged and registered elsewhere, every live version keeps its text."""

@@ -11,6 +11,7 @@ import pytest
 from llm_schema_registry import errors
 from services.registry.domain.events import (
     EpochStarted,
+    RequestKey,
     SettingsChanged,
     VersionRegistered,
     VersionsDeleted,
@@ -20,7 +21,7 @@ from services.registry.domain.events import (
 )
 from services.registry.domain.limits import SCHEMA_ID_MAX
 from services.registry.domain.model import Reference, State
-from services.registry.ports import RequestKey, Stale, Store
+from services.registry.ports import Stale, Store
 from tests.registry_author import START, Author, fingerprint, proposal, schema, version
 
 Fence = Callable[[bool], Awaitable[None]]
@@ -175,14 +176,15 @@ class CommitSuite:
     async def test_request_id(self, store: Store) -> None:
         """A request id is recorded with its change; the same one again, with whatever digest, is stale."""
         author = Author(store)
-        assert await store.recorded(REQUEST.method, REQUEST.id) is None
+        assert await store.recorded("author", REQUEST.method, REQUEST.id) is None
 
         change = await author.commit("user", lambda _: SettingsChanged("user", "NONE"), REQUEST)
 
-        recorded = await store.recorded(REQUEST.method, REQUEST.id)
-        assert recorded is not None
-        assert (recorded.digest, recorded.change) == (REQUEST.digest, change)
-        assert await store.recorded("DeleteVersion", REQUEST.id) is None
+        recorded = await store.recorded("author", REQUEST.method, REQUEST.id)
+        assert recorded == change
+        assert change.request == REQUEST
+        assert await store.recorded("someone else", REQUEST.method, REQUEST.id) is None
+        assert await store.recorded("author", "DeleteVersion", REQUEST.id) is None
         before = await image(store, "user", "other")
         for digest in (REQUEST.digest, b"another"):
             basis = await store.basis("other")
@@ -201,7 +203,7 @@ class CommitSuite:
         forgotten = [await store.forget_requests(last, 2), await store.forget_requests(last, 2)]
 
         assert forgotten == [2, 1]
-        left = [await store.recorded(key.method, key.id) is not None for key in keys]
+        left = [await store.recorded("author", key.method, key.id) is not None for key in keys]
         assert left == [False, False, False, True]
 
     async def test_request_id_of_a_refused_commit(self, store: Store) -> None:
@@ -213,7 +215,7 @@ class CommitSuite:
 
         await store.commit(proposal(event, basis, request=REQUEST))
 
-        assert await store.recorded(REQUEST.method, REQUEST.id) is not None
+        assert await store.recorded("author", REQUEST.method, REQUEST.id) is not None
 
     async def test_fence(self, store: Store, fence: Fence) -> None:
         """Fenced, nothing is written and everything can be read; afterwards writes go on."""

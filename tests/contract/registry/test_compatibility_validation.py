@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from llm_schema_registry import errors
-from llm_schema_registry.registry.v1 import compatibility_pb2, compatibility_service_pb2, schema_pb2
+from llm_schema_registry.registry.v1 import compatibility_pb2, compatibility_service_pb2, schema_pb2, version_pb2
 from llm_schema_registry.registry.v1 import validation_service_pb2 as pb
 from tests.fix_calls import Registry
 
@@ -128,10 +128,11 @@ async def test_data_is_validated_by_id_and_by_version(calls: Registry, name: Nam
     by_id = await calls.call(calls.validation.ValidateData, pb.ValidateDataRequest(schema_id=made.schema.id, data=data))
     by_version = await calls.call(
         calls.validation.ValidateData,
-        pb.ValidateDataRequest(version=pb.VersionKey(subject=subject, number=1), data=data),
+        pb.ValidateDataRequest(version=version_pb2.VersionKey(subject=subject, number=1), data=data),
     )
     latest = await calls.call(
-        calls.validation.ValidateData, pb.ValidateDataRequest(version=pb.VersionKey(subject=subject), data=b'{"id": 1}')
+        calls.validation.ValidateData,
+        pb.ValidateDataRequest(version=version_pb2.VersionKey(subject=subject), data=b'{"id": 1}'),
     )
 
     assert by_id == by_version
@@ -174,7 +175,7 @@ async def test_formats_are_asserted_on_request(calls: Registry, name: Name) -> N
     [
         (pb.ValidateDataRequest(data=b"1"), "key"),
         (pb.ValidateDataRequest(schema_id=-1, data=b"1"), "schema_id"),
-        (pb.ValidateDataRequest(version=pb.VersionKey(), data=b"1"), "version.subject"),
+        (pb.ValidateDataRequest(version=version_pb2.VersionKey(), data=b"1"), "version.subject"),
         (pb.ValidateDataRequest(schema_id=1, data=b"x" * ((1 << 20) + 1)), "data"),
     ],
 )

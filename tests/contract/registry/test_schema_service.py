@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import itertools
 import json
 from collections.abc import Callable
@@ -13,6 +14,8 @@ from llm_schema_registry import errors
 from llm_schema_registry.registry.v1 import compatibility_pb2, schema_pb2, version_pb2
 from llm_schema_registry.registry.v1 import schema_service_pb2 as pb
 from llm_schema_registry.registry.v1 import subject_service_pb2 as subject_pb
+from services.registry.ports import VersionFilter
+from services.registry.usecases import paging
 from tests.fix_calls import Registry
 
 JSON = schema_pb2.SCHEMA_FORMAT_JSON
@@ -158,6 +161,22 @@ async def test_a_dry_run_reports_and_writes_nothing(calls: Registry, name: Name)
     assert (refused.version.number, refused.schema.id, refused.created) == (2, 0, False)
     with pytest.raises(errors.VersionNotFound):
         await calls.version(subject, 2)
+
+
+async def test_a_dry_run_of_what_is_there_is_compatible(calls: Registry, name: Name) -> None:
+    """Registering it would return the version and check nothing; what is new and fits would be made."""
+    subject = name()
+    first = await calls.register(subject, {"type": "object"})
+    await calls.level(subject)
+    await calls.register(subject, {"type": "array"})
+    await calls.level(subject, compatibility_pb2.COMPATIBILITY_LEVEL_FULL_TRANSITIVE)
+
+    there = await calls.register(subject, {"type": "object"}, validate_only=True)
+    fresh = await calls.register(name(), {"type": "object"}, validate_only=True)
+
+    assert (there.version, there.created) == (first.version, False)
+    assert there.report.verdict == compatibility_pb2.VERDICT_COMPATIBLE
+    assert fresh.created
 
 
 async def test_a_dry_run_of_a_new_subject_makes_no_subject(calls: Registry, name: Name) -> None:
@@ -307,6 +326,22 @@ async def test_lookup_by_identity_and_by_meaning(calls: Registry, name: Name) ->
     assert found.schema == first.schema
     assert {version.subject for version in found.versions} == {one, two}
     assert (exact.schema, list(exact.versions)) == (second.schema, [second.version])
+    first_page = await calls.call(
+        calls.schemas.LookupSchema,
+        pb.LookupSchemaRequest(format=JSON, text=spelled, kind=pb.FINGERPRINT_KIND_SEMANTIC, page_size=1),
+    )
+    second_page = await calls.call(
+        calls.schemas.LookupSchema,
+        pb.LookupSchemaRequest(
+            format=JSON,
+            text=spelled,
+            kind=pb.FINGERPRINT_KIND_SEMANTIC,
+            page_size=1,
+            page_token=first_page.next_page_token,
+        ),
+    )
+    assert [*first_page.versions, *second_page.versions] == list(found.versions)
+    assert second_page.next_page_token == ""
     with pytest.raises(errors.SchemaNotFound):
         await calls.call(
             calls.schemas.LookupSchema, pb.LookupSchemaRequest(format=JSON, text=second.schema.text, subject=one)
@@ -496,6 +531,12 @@ async def test_formats_that_are_not_read_yet_are_named(
         await calls.call(calls.schemas.RegisterSchema, request)
 
 
+async def test_a_query_without_a_word_is_refused(calls: Registry) -> None:
+    """It would match everything, which nobody means."""
+    with pytest.raises(errors.InvalidField, match="no word"):
+        await calls.call(calls.schemas.SearchSchemas, pb.SearchSchemasRequest(query="!!!"))
+
+
 @pytest.mark.parametrize("ids", [[], [0], [-1], list(range(1, 252))])
 async def test_a_bad_batch_is_refused(calls: Registry, ids: list[int]) -> None:
     """1 to 250 positive ids."""
@@ -514,7 +555,21 @@ async def test_a_bad_key_is_refused(calls: Registry, request_: pb.GetSchemaReque
         await calls.call(calls.schemas.GetSchema, request_)
 
 
-@pytest.mark.parametrize("token", ["?", "abc", "x" * 5000, "bnVsbA", "W10", "WzEsMl0"])
+def forged(key: object) -> str:
+    """A token for an unfiltered search after a key that no version has."""
+    return paging.token(key, ["versions", repr(VersionFilter(words=("x",)))])
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        *["?", "abc", "x" * 5000, "bnVsbA", "W10", "WzEsMl0"],
+        *[forged(["a", 2**40]), forged(["a", 0]), forged(["a"]), forged(7)],
+        base64.urlsafe_b64encode(
+            base64.urlsafe_b64decode(forged(["abc", 1]) + "==").replace(b"abc", b"\\ud800")
+        ).decode(),
+    ],
+)
 async def test_a_page_token_that_is_none_is_refused(calls: Registry, token: str) -> None:
     """Tokens are opaque; a made-up one is the caller's mistake."""
     with pytest.raises(errors.InvalidField) as caught:

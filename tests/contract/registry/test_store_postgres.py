@@ -13,8 +13,8 @@ from llm_schema_registry.kernel.migrate import migrate
 from llm_schema_registry.kernel.postgres import Connection, Postgres, connect
 from services.registry.adapters.postgres_bell import PostgresBell
 from services.registry.adapters.postgres_store import PostgresStore
-from services.registry.domain.events import SettingsChanged
-from services.registry.ports import Recorded, RequestKey, Store
+from services.registry.domain.events import RequestKey, SettingsChanged
+from services.registry.ports import Store
 from tests.contract.registry.store_races import RaceSuite
 from tests.contract.registry.store_suite import CommitSuite, ExhaustIds, Fence, image
 from tests.contract.registry.store_suite_reads import Forget, ReadSuite
@@ -128,9 +128,9 @@ async def test_lost_answer(postgres_store: PostgresStore) -> None:
     request = RequestKey("UpdateConfig", "one", b"digest")
     change = await author.commit("user", lambda _: SettingsChanged("user", "NONE"), request)
 
-    recorded = await postgres_store.recorded(request.method, request.id)
+    recorded = await postgres_store.recorded("author", request.method, request.id)
 
-    assert recorded == Recorded(request.digest, change)
+    assert recorded == change
 
 
 async def test_two_processes(registry_database: Postgres) -> None:

@@ -10,9 +10,11 @@ import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from llm_schema_registry import errors
+from llm_schema_registry.client import RegistryClient
 from llm_schema_registry.registry.v1 import compatibility_pb2, schema_pb2, subject_pb2, version_pb2
 from llm_schema_registry.registry.v1 import subject_service_pb2 as pb
 from tests.fix_calls import Registry
+from tests.fix_service import MakeService
 
 Name = Callable[..., str]
 DRAFT = version_pb2.VERSION_STATE_DRAFT
@@ -85,8 +87,8 @@ async def test_a_subject_tells_its_versions_and_settings(calls: Registry, name: 
     after = (await calls.call(calls.subjects.GetSubject, pb.GetSubjectRequest(subject=subject))).subject
 
     assert (before.name, before.latest_version, before.version_count) == (subject, 1, 1)
-    assert before.config.inherited
-    assert (after.config.compatibility_level, after.config.inherited) == (FULL, False)
+    assert before.config.inherited_fields == ["compatibility_level"]
+    assert (after.config.compatibility_level, list(after.config.inherited_fields)) == (FULL, [])
 
 
 async def test_an_update_takes_the_fields_of_its_mask(calls: Registry, name: Name) -> None:
@@ -205,6 +207,7 @@ async def test_a_rollback_puts_an_earlier_version_into_force(calls: Registry, na
     answer = await calls.call(calls.subjects.RollbackSubject, pb.RollbackSubjectRequest(subject=subject, number=2))
 
     assert (answer.version.state, list(answer.deprecated_versions)) == (ACTIVE, [3, 4])
+    assert await calls.version(subject, 2) == answer.version
     assert await latest(calls, subject) == 2
     assert [(await calls.version(subject, number)).state for number in (1, 2, 3, 4)] == [
         ACTIVE,
@@ -294,7 +297,7 @@ async def test_a_subject_is_deleted_and_purged_whole(calls: Registry, name: Name
     with pytest.raises(errors.SubjectNotFound):
         await calls.call(calls.subjects.GetSubject, pb.GetSubjectRequest(subject=subject, include_deleted=True))
     config = await calls.call(calls.subjects.GetConfig, pb.GetConfigRequest(subject=subject))
-    assert config.config.inherited
+    assert config.config.inherited_fields
     assert (await calls.register(subject, {"title": "again"})).version.number == 4
 
 
@@ -341,13 +344,15 @@ async def test_settings_of_a_subject_are_set_read_and_reset(calls: Registry, nam
     own = await config()
     reset = await calls.call(calls.subjects.ResetConfig, pb.ResetConfigRequest(subject=subject))
 
-    assert (inherited.compatibility_level, inherited.inherited) == (
+    assert (inherited.compatibility_level, list(inherited.inherited_fields)) == (
         compatibility_pb2.COMPATIBILITY_LEVEL_BACKWARD,
-        True,
+        ["compatibility_level"],
     )
-    assert (own.compatibility_level, own.inherited) == (FULL, False)
+    assert (own.compatibility_level, list(own.inherited_fields)) == (FULL, [])
+    assert await config() == reset.config
+    assert len({inherited.etag, own.etag, reset.config.etag}) == 3
+    reset.config.etag = inherited.etag
     assert reset.config == inherited
-    assert await config() == inherited
 
 
 async def test_settings_do_not_overwrite_what_was_not_read(calls: Registry, name: Name) -> None:
@@ -361,16 +366,61 @@ async def test_settings_do_not_overwrite_what_was_not_read(calls: Registry, name
         await calls.call(calls.subjects.UpdateConfig, pb.UpdateConfigRequest(subject=subject, config=wanted))
 
 
+async def test_an_etag_is_not_fooled_by_going_back(calls: Registry, name: Name) -> None:
+    """Settings that were changed there and back again were changed."""
+    subject = name()
+    await calls.level(subject, FULL)
+    before = (await calls.call(calls.subjects.GetConfig, pb.GetConfigRequest(subject=subject))).config
+    await calls.level(subject)
+    await calls.level(subject, FULL)
+
+    with pytest.raises(errors.EtagMismatch):
+        await calls.call(calls.subjects.UpdateConfig, pb.UpdateConfigRequest(subject=subject, config=before))
+
+
+async def test_global_settings_are_set_read_and_reset(make_service: MakeService, database_url: str) -> None:
+    """They are in force for every subject without its own; an old etag is refused, on any replica."""
+    services = [make_service(database_url) for _ in range(2)]
+    for service in services:
+        await service.start_async()
+    async with RegistryClient(services[0].target) as first, RegistryClient(services[1].target) as second:
+        one, two = Registry(first), Registry(second)
+        before = (await one.call(one.subjects.GetConfig, pb.GetConfigRequest())).config
+        wanted = subject_pb2.Config(compatibility_level=FULL, etag=before.etag)
+        set_ = await one.call(one.subjects.UpdateConfig, pb.UpdateConfigRequest(config=wanted))
+        with pytest.raises(errors.EtagMismatch):
+            await two.call(two.subjects.UpdateConfig, pb.UpdateConfigRequest(config=wanted))
+        seen = (await two.call(two.subjects.GetConfig, pb.GetConfigRequest(subject="any"))).config
+        reset = await two.call(two.subjects.ResetConfig, pb.ResetConfigRequest())
+
+    assert (set_.config.compatibility_level, list(set_.config.inherited_fields)) == (FULL, [])
+    assert (seen.compatibility_level, list(seen.inherited_fields)) == (FULL, ["compatibility_level"])
+    assert reset.config.compatibility_level == compatibility_pb2.COMPATIBILITY_LEVEL_BACKWARD
+
+
+async def test_a_repeated_deletion_gets_the_first_answer(calls: Registry, name: Name) -> None:
+    """Also when the version is purged meanwhile."""
+    subject, key = name(), name("request")
+    await calls.versions(subject, 1)
+    request = pb.DeleteVersionRequest(subject=subject, number=1, request_id=key)
+    first = await calls.call(calls.subjects.DeleteVersion, request)
+    await calls.purge(subject, 1)
+
+    assert await calls.call(calls.subjects.DeleteVersion, request) == first
+    assert first.version.HasField("delete_time")
+
+
 async def test_a_repeated_mutation_gets_the_first_answer(calls: Registry, name: Name) -> None:
     """A repeat after someone else's change does not undo it."""
     subject, key = name(), name("request")
     await calls.versions(subject, 2)
     request = pb.RollbackSubjectRequest(subject=subject, number=1, request_id=key)
-    await calls.call(calls.subjects.RollbackSubject, request)
+    first = await calls.call(calls.subjects.RollbackSubject, request)
     await calls.register(subject, {"title": "newer"})
 
     again = await calls.call(calls.subjects.RollbackSubject, request)
 
+    assert again == first
     assert list(again.deprecated_versions) == [2]
     assert await latest(calls, subject) == 3
 

@@ -66,7 +66,7 @@ async def test_replicas_share_what_one_of_them_read(
     with redis.Redis.from_url(valkey_url) as valkey:
         assert valkey.keys("off:*") == []
     dependencies = json.loads(third.http("/health/ready")[1])["dependencies"]
-    assert list(dependencies) == ["postgresql"]
+    assert list(dependencies) == ["postgresql", "changes"]
 
 
 @pytest.mark.option("cache.memory_bytes_max")

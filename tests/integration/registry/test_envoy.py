@@ -143,7 +143,7 @@ async def test_a_draining_replica_leaves_the_rotation_before_it_stops(
 
                 stopping = asyncio.create_task(replica.stop_async())
                 await eventually(lambda r=replica: envoy.out_of_rotation(r))  # type: ignore[misc]
-                left = await envoy.requests(replica)
+                left = await settled(envoy, replica)
                 assert not stopping.done(), "it served until the balancer had noticed"
                 assert await stopping == 0
                 assert await envoy.requests(replica) == left, "no call was sent to a replica that had left"
@@ -154,6 +154,18 @@ async def test_a_draining_replica_leaves_the_rotation_before_it_stops(
 
     assert load.failures == []
     assert min(load.calls.values()) > 50, load.calls
+
+
+async def settled(envoy: Envoy, replica: Service) -> int:
+    """The number of calls to a replica once it stands still: Envoy's workers hear of its decisions a little later."""
+    counts = [-1]
+
+    async def still() -> bool:
+        counts.append(await envoy.requests(replica))
+        return counts[-5:] == counts[-1:] * 5
+
+    await eventually(still)
+    return counts[-1]
 
 
 async def more(envoy: Envoy, replica: Service, than: int) -> bool:

@@ -42,7 +42,7 @@ KERNEL = f"{PACKAGE}.kernel"
 WIRE = frozenset({"google", "grpc", "grpc_status"})
 
 LAYERS = (
-    Layer("services/*/domain/*", ("{service}.domain", ERRORS), FORMAT_LIBRARIES, IMPURE),
+    Layer("services/*/domain/*", ("{service}.domain", ERRORS), FORMAT_LIBRARIES | {"cachetools"}, IMPURE),
     Layer("services/*/ports.py", ("{service}.domain", ERRORS), frozenset()),
     Layer(
         "services/*/usecases/*",

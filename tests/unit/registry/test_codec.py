@@ -90,7 +90,7 @@ def test_subject_round_trip(delete_time: datetime | None) -> None:
     message = nouns.subject(subject)
 
     assert nouns.read_subject(message) == subject
-    assert message.config.etag == subject.settings.etag
+    assert message.config.inherited_fields == ["compatibility_level"]
 
 
 def test_enums_are_complete() -> None:

@@ -179,6 +179,52 @@ async def test_nothing_happens_for_a_while(history: History, monkeypatch: pytest
             break
 
 
+async def test_a_filtered_watch_has_heartbeats_too(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While others write, its token moves on although it is told of no change."""
+    monkeypatch.setattr(feed_module, "HEARTBEAT_SECONDS", 0.05)
+    place = await history.feed.now()
+
+    async def write() -> None:
+        while True:
+            await history.change("other")
+            await asyncio.sleep(0.005)
+
+    writing = asyncio.create_task(write())
+    async with asyncio.timeout(10), aclosing(history.feed.watch(place, prefix="mine", limit=10)) as slices:
+        found = await anext(slices)
+    writing.cancel()
+
+    assert not found.changes
+    assert found.place.position > place.position
+
+
+async def test_a_history_that_cannot_be_read_ends_watches_and_fails_the_check(
+    history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change of a newer kind: nobody is left waiting for news that never come."""
+    monkeypatch.setattr(feed_module, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(feed_module, "STALE_SECONDS", 0.05)
+    monkeypatch.setattr(feed_module, "HEARTBEAT_SECONDS", 0.05)
+    await history.change()
+    await history.feed.refresh()
+    place = await history.feed.now()
+    assert await history.feed.check() is None
+
+    async def unreadable(**_: object) -> object:
+        raise errors.Internal("payload version 2")
+
+    monkeypatch.setattr(history.store, "changes", unreadable)
+    await history.change()
+
+    async with asyncio.timeout(10):
+        with pytest.raises(errors.Internal, match="payload version 2"):
+            async for _ in history.feed.watch(place, prefix="", limit=10):
+                pass
+        while await history.feed.check() is None:  # noqa: ASYNC110 - time has no event
+            await asyncio.sleep(0.01)
+    assert "payload version 2" in str(await history.feed.check())
+
+
 async def test_watches_are_limited(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
     """One too many is refused; when one ends, another may begin."""
     monkeypatch.setattr(feed_module, "WATCHERS_MAX", 1)

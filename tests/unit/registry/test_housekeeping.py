@@ -5,8 +5,8 @@ from __future__ import annotations
 import datetime
 
 from services.registry.adapters.memory_store import MemoryStore
-from services.registry.domain.events import SettingsChanged
-from services.registry.ports import Proposal, RequestKey
+from services.registry.domain.events import RequestKey, SettingsChanged
+from services.registry.ports import Proposal
 from services.registry.usecases import housekeeping
 
 NOON = datetime.datetime(2026, 3, 1, 12, tzinfo=datetime.UTC)
@@ -36,4 +36,6 @@ async def test_request_ids_are_kept_for_days() -> None:
     forgotten = await housekeeping.forget_old_requests(store, clock)
 
     assert forgotten == 3
-    assert [await store.recorded("UpdateConfig", str(day)) is not None for day in range(5)] == [False] * 3 + [True] * 2
+    assert [await store.recorded("someone", "UpdateConfig", str(day)) is not None for day in range(5)] == [
+        False
+    ] * 3 + [True] * 2

@@ -79,6 +79,8 @@ def test_every_place_at_fault_is_named(draft: str) -> None:
         ('{"$ref": "#/nowhere"}', "does not exist"),
         ('{"pattern": "(?=a)b"}', "linear-time"),
         ('{"pattern": "(a{1000}){1000}"}', "text/pattern"),
+        ('{"type": "strin", "\\ud800": 1}', "surrogate"),
+        ('{"$id": "http://[", "properties": {"a": {"$ref": "#/x"}}}', "address"),
         ('{"$ref": "#"}', "without going into the data"),
         (
             '{"allOf": [{"$ref": "#/$defs/a"}], "$defs": {"a": {"anyOf": [{"$ref": "#"}]}}}',
@@ -137,6 +139,23 @@ def test_a_recursive_schema_that_goes_into_the_data_is_fine() -> None:
     assert FORMAT.validator(parsed, assert_formats=False).check(b'{"children": [{"children": [3]}]}').problems
 
 
+@pytest.mark.parametrize(
+    ("schema", "explosive"),
+    [
+        ({"properties": {"a": {"items": {"$ref": "#"}}}}, False),
+        ({"properties": {"a": {"allOf": [{"$ref": "#"}, {"$ref": "#"}]}}}, True),
+        ({"properties": {"left": {"$ref": "#"}, "right": {"$ref": "#"}}}, True),
+        ({"$defs": {"a": {"items": {"$ref": "#/$defs/b"}}, "b": {"items": {"$ref": "#/$defs/a"}}}}, False),
+        ({"anyOf": [{"items": {"$ref": "#"}}, {"prefixItems": [{"$ref": "#"}]}]}, True),
+        ({"$dynamicAnchor": "node", "items": {"$dynamicRef": "#node"}}, True),
+        ({"properties": {f"p{n}": {"allOf": [{"type": "string"}, {"maxLength": n}]} for n in range(50)}}, False),
+    ],
+)
+def test_schemas_that_may_explode_with_the_data_are_known(schema: object, *, explosive: bool) -> None:
+    """Those that lead back to themselves in two ways are checked where they can be stopped."""
+    assert parse(schema).explosive == explosive
+
+
 def test_references_are_resolved_from_the_sources_only() -> None:
     """A reference by name finds its source, relative to the schema's own address too, and through other sources."""
     sources = {"b.json": '{"$defs": {"x": {"$ref": "c.json"}}}', "c.json": '{"type": "string"}'}
@@ -163,6 +182,7 @@ def test_formats_count_only_when_asserted() -> None:
         (b"{", "line 1"),
         (b'"\xff"', "UTF-8"),
         (b"NaN", "NaN"),
+        (b"1e999", "beyond the range"),
         (b"1" * 5000, "cannot be read"),
         (b"[" * 501 + b"]" * 501, "nested"),
         (b"[" * 100_000, "nested"),

@@ -68,6 +68,18 @@ def check(level: Level, pairs: Iterable[Pair[T]], diff: Callable[[T, T], Iterabl
     return Report(worst(findings), level.name, tuple(findings), tuple(checked), truncated)
 
 
+def joined(first: Report, second: Report) -> Report:
+    """Two reports on one candidate at one level as one, still with at most FINDINGS_MAX findings."""
+    findings = first.findings + second.findings
+    return Report(
+        worst(findings),
+        first.level,
+        findings[:FINDINGS_MAX],
+        first.checked + second.checked,
+        truncated=first.truncated or second.truncated or len(findings) > FINDINGS_MAX,
+    )
+
+
 def worst(findings: Iterable[Finding]) -> Verdict:
     """INCOMPATIBLE when any finding says so, else UNDECIDED when any does, else COMPATIBLE."""
     verdicts = {finding.verdict for finding in findings}

@@ -30,6 +30,7 @@ class Parsed:
     sources: texts that the references lead to, directly or through others, by name.
     identity_body: all that a reader or a model can see. semantic_body: the meaning alone.
     annotations: titles and descriptions, for the search.
+    explosive: checking data may take exponentially many steps, so it is done where it can be stopped.
     """
 
     format: Format
@@ -38,6 +39,7 @@ class Parsed:
     semantic_body: bytes
     annotations: tuple[str, ...] = ()
     sources: Mapping[str, str] = field(default_factory=dict)
+    explosive: bool = False
 
 
 @dataclass(frozen=True, slots=True)

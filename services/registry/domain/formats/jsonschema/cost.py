@@ -6,13 +6,15 @@ never end. So the paths that lead from a schema to subschemas for the same insta
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from urllib.parse import unquote, urldefrag, urljoin
 
 from services.registry.domain.formats.jsonschema.keywords import SAME_INSTANCE, Path, children, walk
 from services.registry.domain.formats.jsonschema.text import Json, pointer
 
 SUBSCHEMAS_MAX = 20_000
+DYNAMIC = ("$dynamicRef", "$recursiveRef")
+REFERENCES = ("$ref", *DYNAMIC)
 SAME_INSTANCE_PATHS_MAX = 100_000
 
 
@@ -30,14 +32,17 @@ class Documents:
         for name, document in (*sources.items(), ("", root)):
             self._index(name, document)
 
-    def target(self, schema: dict[str, Json]) -> dict[str, Json] | None:
-        """What a schema's `$ref` leads to; None without one, or when it leads to nothing that is known here."""
-        reference = schema.get("$ref")
-        if not isinstance(reference, str):
-            return None
-        base = self._bases.get(id(schema), "")
-        address, fragment = urldefrag(urljoin(base, reference))
-        return self._targets.get(f"{address}#{unquote(fragment)}")
+    def targets(self, schema: dict[str, Json]) -> list[dict[str, Json]]:
+        """What a schema's references lead to, as far as it is known here. Dynamic ones count as where they point."""
+        found = []
+        for keyword in REFERENCES:
+            reference = schema.get(keyword)
+            if isinstance(reference, str):
+                address, fragment = urldefrag(urljoin(self._bases.get(id(schema), ""), reference))
+                target = self._targets.get(f"{address}#{unquote(fragment)}")
+                if target is not None:
+                    found.append(target)
+        return found
 
     def _index(self, name: str, document: Json) -> None:
         """Remembers every schema of a document by its addresses.
@@ -66,15 +71,65 @@ class Documents:
             waiting.extend((child.schema, path + child.path, base, start) for child in children(schema))
 
 
-def require_affordable(root: Json, sources: Mapping[str, Json]) -> None:
-    """Raises TooCostly when a schema with its sources is beyond SUBSCHEMAS_MAX or SAME_INSTANCE_PATHS_MAX.
+def measure(root: Json, sources: Mapping[str, Json]) -> bool:
+    """Whether checking data may take exponentially many steps in the depth of the data.
 
-    Also when subschemas for the same instance lead back to themselves: such a schema decides nothing.
+    So it is when a schema leads back to itself in two ways, or in one that is only known while data is checked.
+    Raises TooCostly when a schema with its sources is beyond SUBSCHEMAS_MAX or SAME_INSTANCE_PATHS_MAX, and when
+    subschemas for the same instance lead back to themselves: such a schema decides nothing.
     """
     documents = Documents(root, sources)
     paths: dict[int, int] = {}
     for _, schema in walk(root):
         _count_paths(schema, documents, paths)
+    return _is_explosive(root, documents)
+
+
+def _is_explosive(root: Json, documents: Documents) -> bool:
+    if not isinstance(root, dict):
+        return False
+    reached: dict[int, list[int]] = {}
+    waiting = [root]
+    while waiting:
+        schema = waiting.pop()
+        if id(schema) in reached:
+            continue
+        if any(keyword in schema for keyword in DYNAMIC):
+            return True
+        following = [*(child.schema for child in children(schema)), *documents.targets(schema)]
+        reached[id(schema)] = [id(item) for item in following]
+        waiting.extend(following)
+    component = _components(reached)
+    return any(sum(component[item] == component[key] for item in following) > 1 for key, following in reached.items())
+
+
+def _components(edges: Mapping[int, Sequence[int]]) -> dict[int, int]:
+    """The strongly connected component of every node. Source: Kosaraju's algorithm, without recursion."""
+    order: list[int] = []
+    seen: set[int] = set()
+    for start in edges:
+        stack = [(start, False)]
+        while stack:
+            node, done = stack.pop()
+            if done:
+                order.append(node)
+            elif node not in seen:
+                seen.add(node)
+                stack.append((node, True))
+                stack.extend((item, False) for item in edges[node])
+    backwards: dict[int, list[int]] = {node: [] for node in edges}
+    for node, following in edges.items():
+        for item in following:
+            backwards[item].append(node)
+    component: dict[int, int] = {}
+    for root in reversed(order):
+        waiting = [root]
+        while waiting:
+            node = waiting.pop()
+            if node not in component:
+                component[node] = root
+                waiting.extend(backwards[node])
+    return component
 
 
 def _count_paths(start: dict[str, Json], documents: Documents, paths: dict[int, int]) -> None:
@@ -101,5 +156,4 @@ def _count_paths(start: dict[str, Json], documents: Documents, paths: dict[int, 
 def _same_instance(schema: dict[str, Json], documents: Documents) -> list[dict[str, Json]]:
     """Subschemas that apply to the instance itself."""
     found = [child.schema for child in children(schema) if child.keyword in SAME_INSTANCE]
-    target = documents.target(schema)
-    return [*found, target] if target is not None else found
+    return [*found, *documents.targets(schema)]

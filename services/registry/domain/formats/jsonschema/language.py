@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
@@ -53,9 +54,11 @@ class JsonSchema:
         value = _read(schema_text)
         draft = _draft(value)
         try:
-            cost.require_affordable(value, {name: _read(source) for name, source in sources.items()})
+            explosive = cost.measure(value, {name: _read(source) for name, source in sources.items()})
         except cost.TooCostly as error:
             raise InvalidSchema(f"the schema is refused: {error}") from None
+        except ValueError as error:  # Of urllib: an address that none is.
+            raise _invalid(Problem("", "", "", f"an address in it cannot be read: {str(error)[:200]}")) from None
         try:
             _compile(schema_text, value, sources, assert_formats=False)
         except InvalidSchema as error:
@@ -67,6 +70,7 @@ class JsonSchema:
             semantic_body=text.canonical(value).encode("utf-8"),
             annotations=tuple(_annotations(value)),
             sources=dict(sources),
+            explosive=explosive,
         )
 
     def lint(self, parsed: Parsed) -> Sequence[Problem]:
@@ -129,7 +133,7 @@ def _read(schema_text: str) -> text.Json:
 def _read_data(data: bytes) -> object:
     """The value of data. Raises InvalidField naming `data`."""
     try:
-        value: object = json.loads(data.decode("utf-8"), parse_constant=_refuse_constant)
+        value: object = json.loads(data.decode("utf-8"), parse_constant=_refuse_constant, parse_float=_finite)
         if text.depth(value) > DATA_DEPTH_MAX:  # type: ignore[arg-type]  # floats instead of Decimals do not matter
             raise RecursionError
     except UnicodeDecodeError as error:
@@ -146,6 +150,14 @@ def _read_data(data: bytes) -> object:
 
 def _refuse_constant(constant: str) -> object:
     raise ValueError(f"{constant} is not a JSON number")
+
+
+def _finite(number: str) -> float:
+    """A number as data holds it. Raises ValueError beyond the range of doubles (RFC 8259, section 6)."""
+    value = float(number)
+    if not math.isfinite(value):
+        raise ValueError("a number is beyond the range of doubles")
+    return value
 
 
 def _draft(schema: text.Json) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import TypeAlias
 
@@ -36,20 +36,14 @@ def read(text: str) -> Json:
         raise TextError(f"a number cannot be read: {str(error).partition(';')[0]}") from None
     if depth(value) > DEPTH_MAX:
         raise TextError(f"nested deeper than {DEPTH_MAX} levels")
+    if not _is_text(value):
+        raise TextError("an escape like \\ud800 is half of a surrogate pair, which no text can hold")
     return value
 
 
 def depth(value: Json) -> int:
     """Levels of nesting: 0 for a scalar, 1 for `[]`. Without recursion, so any value will do."""
-    deepest = 0
-    open_values: list[tuple[Json, int]] = [(value, 0)]
-    while open_values:
-        item, level = open_values.pop()
-        if isinstance(item, dict | list):
-            deepest = max(deepest, level + 1)
-            children = item.values() if isinstance(item, dict) else item
-            open_values.extend((child, level + 1) for child in children)
-    return deepest
+    return max((level for _, level in _walk(value)), default=0)
 
 
 def compact(text: str) -> str:
@@ -74,6 +68,30 @@ def canonical(value: Json) -> str:
 def pointer(path: Sequence[str | int]) -> str:
     """A JSON pointer. Source: RFC 6901, section 4."""
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
+
+
+def _walk(value: Json) -> Iterator[tuple[Json, int]]:
+    """Every value in a value with its level: that of a container counts the container."""
+    waiting: list[tuple[Json, int]] = [(value, 0)]
+    while waiting:
+        item, level = waiting.pop()
+        if isinstance(item, dict | list):
+            level += 1
+            waiting.extend((child, level) for child in (item.values() if isinstance(item, dict) else item))
+        yield item, level
+
+
+def _is_text(value: Json) -> bool:
+    """Whether every name and every string can be written in UTF-8."""
+    try:
+        for item, _ in _walk(value):
+            if isinstance(item, str):
+                item.encode("utf-8")
+            elif isinstance(item, dict):
+                "".join(item).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
