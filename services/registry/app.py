@@ -33,6 +33,7 @@ from services.registry.domain.formats.jsonschema import JsonSchema
 from services.registry.domain.model import Format
 from services.registry.handlers.changes import ChangeService
 from services.registry.handlers.compatibility import CompatibilityService
+from services.registry.handlers.encoded import EncodedSchemas
 from services.registry.handlers.schemas import SchemaService
 from services.registry.handlers.subjects import SubjectService
 from services.registry.handlers.validation import ValidationService
@@ -116,7 +117,8 @@ def servicers(ports: Ports, runtime: Runtime[RegistrySettings]) -> Sequence[Serv
     writer = Writer(store, clock, random.Random(), observers)  # noqa: S311 - spreads repeats, keeps no secret
     queries = Queries(store, library)
     text_bytes_max = limits.schema_text_bytes_max
-    schemas = SchemaService(Register(store, library, writer), queries, library, clock, text_bytes_max)
+    encoded = EncodedSchemas() if caches.memory else EncodedSchemas(bytes_max=0)
+    schemas = SchemaService(Register(store, library, writer, clock), queries, library, encoded, text_bytes_max)
     subjects = SubjectService(queries, ChangeVersion(store, library, writer), ChangeSubject(store, writer))
     compatibility = CompatibilityService(store, library, text_bytes_max)
     validation = ValidationService(

@@ -13,7 +13,7 @@ from services.registry.domain.model import State
 from services.registry.domain.search import query_words
 from services.registry.handlers.encoded import EncodedSchemas
 from services.registry.handlers.fields import Fields
-from services.registry.ports import Clock, VersionFilter
+from services.registry.ports import VersionFilter
 from services.registry.usecases.library import Library
 from services.registry.usecases.queries import Ask, Lookup, Queries, Walk
 from services.registry.usecases.register import Draft, Register, Registration
@@ -25,14 +25,13 @@ class SchemaService(rpc.SchemaServiceServicer):
     """Registers content and finds it again."""
 
     def __init__(
-        self, register: Register, queries: Queries, library: Library, clock: Clock, text_bytes_max: int
+        self, register: Register, queries: Queries, library: Library, encoded: EncodedSchemas, text_bytes_max: int
     ) -> None:
         self._register = register
         self._queries = queries
         self._library = library
-        self._clock = clock
         self._text_bytes_max = text_bytes_max
-        self._encoded = EncodedSchemas()
+        self._encoded = encoded
 
     async def RegisterSchema(self, request: pb.RegisterSchemaRequest, context: Any) -> pb.RegisterSchemaResponse:
         """See the contract."""
@@ -41,7 +40,7 @@ class SchemaService(rpc.SchemaServiceServicer):
         key = fields.request("RegisterSchema", request, request.request_id)
         fields.require_valid()
         if request.validate_only:
-            return _registration(await self._register.dry_run(draft, now=self._clock.now()))
+            return _registration(await self._register.dry_run(draft))
         return _registration(await self._register(draft, actor=current_caller().name, request=key))
 
     async def GetSchema(self, request: pb.GetSchemaRequest, context: Any) -> Any:

@@ -13,7 +13,7 @@ from services.registry.domain.evolution.report import Report, Verdict
 from services.registry.domain.limits import VERSIONS_PER_SUBJECT_MAX
 from services.registry.domain.model import Format, Reference, Schema, State, Version
 from services.registry.domain.search import version_words
-from services.registry.ports import Basis, Store
+from services.registry.ports import Basis, Clock, Store
 from services.registry.usecases.compatibility import compare, level_in_force, require_compatible
 from services.registry.usecases.library import Candidate, Library
 from services.registry.usecases.writer import Decision, Intent, Writer
@@ -48,10 +48,11 @@ class Registration:
 class Register:
     """Registers schemas."""
 
-    def __init__(self, store: Store, library: Library, writer: Writer) -> None:
+    def __init__(self, store: Store, library: Library, writer: Writer, clock: Clock) -> None:
         self._store = store
         self._library = library
         self._writer = writer
+        self._clock = clock
 
     async def __call__(self, draft: Draft, *, actor: str, request: RequestKey | None) -> Registration:
         """The version that holds the draft's content, made when the subject has none that is live.
@@ -83,12 +84,13 @@ class Register:
         assert isinstance(change.event, VersionRegistered), "a registration commits nothing else"
         return Registration(change.event.version, change.event.schema, created=True)
 
-    async def dry_run(self, draft: Draft, *, now: datetime) -> Registration:
+    async def dry_run(self, draft: Draft) -> Registration:
         """What registering would do; writes nothing. Incompatible is an answer here, not an error.
 
         The version has the number it would get, and schema id 0 when the content is new.
         """
         candidate = await self._understood(draft)
+        now = self._clock.now()
         basis = await self._store.basis(draft.subject, candidate.identity)
         existing = _existing(basis)
         if existing is not None:

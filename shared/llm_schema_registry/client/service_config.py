@@ -61,11 +61,11 @@ def default_deadlines() -> Iterator[tuple[str, float]]:
 
 
 def service_config(described: Iterable[ServiceDescriptor] | None = None) -> str:
-    """JSON: round robin, each method's deadline, and repeats for the methods that are safe to repeat.
+    """JSON: round robin, and repeats for the methods that are safe to repeat.
 
     Repeated are calls that end UNAVAILABLE, and those that the server ended CANCELLED: up to ATTEMPTS_MAX attempts,
-    BACKOFF_SECONDS growing up to BACKOFF_SECONDS_MAX between them, all within the deadline. A call's own timeout counts
-    when it is shorter.
+    BACKOFF_SECONDS growing up to BACKOFF_SECONDS_MAX between them, all within the deadline. Deadlines are not in it:
+    one here could not be exceeded by a caller who allows more (channel.Defaults sets them).
     """
     methods = [
         _method(service, method)
@@ -78,9 +78,6 @@ def service_config(described: Iterable[ServiceDescriptor] | None = None) -> str:
 def _method(service: ServiceDescriptor, method: MethodDescriptor) -> dict[str, object]:
     rules = policy(method)
     config: dict[str, object] = {"name": [{"service": service.full_name, "method": method.name}]}
-    seconds = _seconds(rules)
-    if seconds:
-        config["timeout"] = f"{seconds:g}s"
     if rules.retryable:
         config["retryPolicy"] = {
             "maxAttempts": ATTEMPTS_MAX,
