@@ -29,6 +29,7 @@ from services.registry.adapters.postgres_bell import PostgresBell
 from services.registry.adapters.postgres_store import PostgresStore
 from services.registry.adapters.redis_contents import RedisContents, RedisOptions, check_redis, open_redis
 from services.registry.adapters.workers import WorkerPool
+from services.registry.domain.formats.avro import Avro
 from services.registry.domain.formats.jsonschema import JsonSchema
 from services.registry.domain.model import Format
 from services.registry.handlers.changes import ChangeService
@@ -112,7 +113,7 @@ DEFINITION = Definition(name="registry", settings=RegistrySettings, build=build)
 def servicers(ports: Ports, runtime: Runtime[RegistrySettings]) -> Sequence[Servicer]:
     """The services of the contract."""
     store, caches, clock, limits = ports.store, ports.caches, runtime.clock, runtime.settings.limits
-    library = Library(store, caches.contents, {Format.JSON: JsonSchema()}, ports.workers)
+    library = Library(store, caches.contents, {Format.JSON: JsonSchema(), Format.AVRO: Avro()}, ports.workers)
     observers = [tier.observe_commit for tier in (caches.memory, caches.shared) if tier is not None]
     writer = Writer(store, clock, random.Random(), observers)  # noqa: S311 - spreads repeats, keeps no secret
     queries = Queries(store, library)

@@ -14,6 +14,7 @@ import signal
 import sys
 from typing import BinaryIO
 
+import services.registry.domain.formats.avro
 import services.registry.domain.formats.jsonschema  # noqa: F401 - so that the first work does not wait for it
 
 MEMORY_BYTES_MAX = 2 << 30

@@ -29,7 +29,7 @@ T = TypeVar("T")
 OFFLOAD_BYTES = 64 * 1024
 """Work on larger texts leaves this process, or at least the event loop."""
 
-PARSED_BYTES_MAX = 32 << 20
+PARSED_BYTES_MAX = 64 << 20
 VALIDATORS_BYTES_MAX = 32 << 20
 
 
@@ -221,8 +221,8 @@ async def offload(size: int, work: Callable[[], T]) -> T:
 
 
 def _parsed_bytes(parsed: Parsed) -> int:
-    """What is counted for a parsed schema: thrice its text, and its sources."""
-    return 512 + 3 * len(parsed.text) + sum(len(source) for source in parsed.sources.values())
+    """What is counted for a parsed schema: six times its text, and its sources."""
+    return 512 + 6 * len(parsed.text) + sum(len(source) for source in parsed.sources.values())
 
 
 def _keep(cache: LRUCache[K, T], key: K, value: T) -> None:

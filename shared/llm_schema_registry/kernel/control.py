@@ -71,13 +71,16 @@ class ControlServicer(control_service_pb2_grpc.ControlServiceServicer):
         return pb.DrainResponse(process=self._message())
 
     async def Resume(self, request: pb.ResumeRequest, context: Any) -> pb.ResumeResponse:  # noqa: ARG002
-        """Returns to the rotation, or changes the mode."""
-        wanted = int(request.mode) or int(State.SERVING)
-        if wanted not in {int(mode) for mode in MODES}:
-            allowed = "must be SERVICE_STATE_SERVING, SERVICE_STATE_READ_ONLY or SERVICE_STATE_MAINTENANCE"
+        """Returns to the rotation in the mode before, or changes the mode."""
+        wanted = int(request.mode)
+        if wanted and wanted not in {int(mode) for mode in MODES}:
+            allowed = (
+                "must be SERVICE_STATE_SERVING, SERVICE_STATE_READ_ONLY or SERVICE_STATE_MAINTENANCE,"
+                " or left out for the mode before"
+            )
             raise errors.InvalidField.of("mode", allowed)
-        self._process.lifecycle.enter_mode(State(wanted))
-        self._log("resume", mode=State(wanted).name)
+        mode = self._process.lifecycle.resume(State(wanted) if wanted else None)
+        self._log("resume", mode=mode.name)
         return pb.ResumeResponse(process=self._message())
 
     async def Reload(self, request: pb.ReloadRequest, context: Any) -> pb.ReloadResponse:  # noqa: ARG002

@@ -160,6 +160,9 @@ class _Work:
                 deadline = self._deadlines.begin(call.deadline)
             answer = await self._handler(request, context)
             payload: bytes = answer if type(answer) is bytes else self._encode(answer)
+            if self._rules.compression and len(payload) >= COMPRESS_BYTES_MIN:
+                context.set_compression(grpc.Compression.Gzip)
+                await context.send_initial_metadata(())  # Only sent by itself does it announce the compression.
             if deadline is not None:
                 self._deadlines.end(deadline)
         except BaseException as error:  # noqa: BLE001 - the edge: every failure is translated or raised again
@@ -167,9 +170,6 @@ class _Work:
         finally:
             if self._counted:
                 self._lifecycle.call_ends()
-        if self._rules.compression and len(payload) >= COMPRESS_BYTES_MIN:
-            context.set_compression(grpc.Compression.Gzip)
-            await context.send_initial_metadata(())  # Only sent by itself does it announce the compression.
         call.sent_bytes = len(payload)
         self._telemetry.end(self._counts, call, context)
         return payload
@@ -236,7 +236,7 @@ class _Work:
         if caller.role < method.role:
             identity.require(caller, method.role)
         call.caller = caller
-        if self._lifecycle.accepting not in method.states and not method.is_control:
+        if self._lifecycle.accepting not in method.states:
             raise _refused(self._lifecycle)
         limit = self._limit(context)
         if limit is not None:
@@ -362,8 +362,8 @@ async def _write(context: Context, payload: bytes) -> None:
             await context.write(payload)
     except TimeoutError:
         raise errors.WatcherTooSlow(
-            f"No message was taken from the stream for {WRITE_SECONDS_MAX:g} s."
-            " Nothing is lost: open it again, a watch from the last token you read.",
+            f"The caller took nothing for {WRITE_SECONDS_MAX:g} s."
+            " Open the stream again and resume from what was read last.",
             metadata={"limit_seconds": f"{WRITE_SECONDS_MAX:g}"},
         ) from None
 

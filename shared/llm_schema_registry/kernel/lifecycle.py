@@ -142,6 +142,19 @@ class Lifecycle:
         self.accepting = step(self.state, mode)
         self._become(mode)
 
+    def resume(self, mode: State | None) -> State:
+        """Enters a mode, or with None the mode before: while DRAINING the one it drained from, else the present one.
+
+        Returns the mode. Raises IllegalState while starting or stopping, and for anything that is no mode.
+        """
+        if not self.started:
+            raise errors.IllegalState(
+                "The process is still starting; wait until it serves.", metadata={"state": self.state.name}
+            )
+        mode = mode or self.accepting
+        self.enter_mode(mode)
+        return mode
+
     def drain(self) -> None:
         """Leaves the rotation and asks every open stream to end. Raises IllegalState while starting or stopped.
 

@@ -208,6 +208,8 @@ def _redacted(value: Any) -> Any:
         return {
             key: "********" if str(key).lower() in SECRET_KEYS else _redacted(inner) for key, inner in value.items()
         }
+    if isinstance(value, list | tuple):
+        return [_redacted(inner) for inner in value]
     return value
 
 
@@ -216,16 +218,25 @@ def _json_line(line: dict[str, Any]) -> str:
 
 
 def _text_line(line: dict[str, Any]) -> str:
-    """`time level event key=value …`, the exception below."""
+    """`time level event key=value …`, the exception below and indented: only a log line begins at the margin."""
     rest = dict(line)
-    head = [str(rest.pop("timestamp", "")), f"{rest.pop('level', ''):<8}", str(rest.pop("event", ""))]
+    head = [str(rest.pop("timestamp", "")), f"{rest.pop('level', ''):<8}", _visible(str(rest.pop("event", "")))]
     below = rest.pop("exception", None)
     rest.pop("service", None)
-    fields = [f"{key}={_text_value(value)}" for key, value in rest.items()]
+    fields = [f"{_visible(str(key))}={_text_value(value)}" for key, value in rest.items()]
     text = " ".join([*head, *fields])
-    return f"{text}\n{below}" if below else text
+    return "\n  ".join([text, *map(_visible, str(below).split("\n"))]) if below else text
 
 
 def _text_value(value: Any) -> str:
     text = str(value)
-    return json.dumps(text, ensure_ascii=False) if " " in text or "\n" in text or not text else text
+    if text and text.isprintable() and not set(text) & {" ", '"'}:
+        return text
+    return _visible(json.dumps(text, ensure_ascii=False))
+
+
+def _visible(text: str) -> str:
+    """The text with everything escaped that a terminal would obey or not show: line breaks, colours, directions."""
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)

@@ -23,6 +23,8 @@ from pydantic import (
     model_validator,
 )
 
+from llm_schema_registry.kernel.urls import is_postgres, is_redis
+
 LOOPBACK = "127.0.0.1"
 CLOSING_SECONDS = 2.0
 """Part of the shutdown time that is kept for closing the database, Redis and telemetry after the calls have ended."""
@@ -186,7 +188,10 @@ class DatabaseSettings(Section):
     )
 
     def rules(self) -> Iterator[Problem]:
-        """The pool's bounds are in order, and a named root certificate exists."""
+        """The URL can be used, the pool's bounds are in order, and a named root certificate exists."""
+        if not is_postgres(self.url.get_secret_value()):
+            allowed = "must be a PostgreSQL URI: postgresql://user:password@host:5432/name, reserved characters as %XX"
+            yield Problem("database.url", allowed)
         if self.pool_min > self.pool_max:
             yield Problem(
                 "database.pool_min",
@@ -209,7 +214,10 @@ class RedisSettings(Section):
     default_ttl_seconds: int = Field(default=3600, ge=1, le=31_536_000, description="How long an entry lives.")
 
     def rules(self) -> Iterator[Problem]:
-        """The pool's bounds are in order."""
+        """The URL can be used, and the pool's bounds are in order."""
+        if self.url is not None and not is_redis(self.url.get_secret_value()):
+            allowed = "must be a Redis URL: redis://, rediss:// or unix://, as in redis://user:password@host:6379/0"
+            yield Problem("redis.url", allowed)
         if self.pool_min > self.pool_max:
             yield Problem(
                 "redis.pool_min",

@@ -7,6 +7,7 @@ An option is one leaf, `section.option`, and the whole of it comes from one sour
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -27,6 +28,10 @@ CONFIG_FILE = "SCHEMA_REGISTRY_CONFIG_FILE"
 SECRETS_DIRECTORY = "SCHEMA_REGISTRY_SECRETS_DIR"
 """Environment variable that names the directory of secret files: `section__option`, or `section/option`."""
 FILE_BYTES_MAX = 1_048_576
+_QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
+"""A quotation in a parser's message, as `repr` writes it."""
+_SYNTAX = re.compile(r"['\"](?:\W{1,3}|\\?.|<[a-z ]+>)['\"]")
+"""One that can only be of the syntax: a sign, or the name of a token."""
 UNSET = "-"
 """How an option without a value is shown."""
 
@@ -39,6 +44,10 @@ class SettingsInvalid(Exception):
     def __init__(self, problems: list[Problem]) -> None:
         super().__init__("\n".join(str(problem) for problem in problems))
         self.problems = problems
+
+
+class _Unreadable(Exception):
+    """The settings file cannot be used. The message shows nothing of its content."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +107,11 @@ def load(model: type[S], environment: Mapping[str, str]) -> Loaded[S]:
     _read_file(draft, environment.get(CONFIG_FILE))
     _read_secrets(draft, environment.get(SECRETS_DIRECTORY))
     _read_environment(draft, environment)
-    settings = _validated(draft)
-    if settings is not None:
-        draft.problems.extend(_broken_rules(settings, draft.sources))
-    if draft.problems or settings is None:
+    sections = _sections(draft)
+    draft.problems.extend(_broken_rules(draft, sections))
+    if draft.problems:
         raise SettingsInvalid(draft.problems)
-    assert isinstance(settings, model)
-    return Loaded(settings, draft.sources)
+    return Loaded(model(**sections), draft.sources)
 
 
 def _read_file(draft: _Draft, name: str | None) -> None:
@@ -113,9 +120,8 @@ def _read_file(draft: _Draft, name: str | None) -> None:
     path = Path(name)
     try:
         tree = _parse(path)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        detail = str(error).replace("\n", " ")
-        draft.problems.append(Problem(CONFIG_FILE, f"cannot be read: {detail}", name))
+    except _Unreadable as error:
+        draft.problems.append(Problem(CONFIG_FILE, f"cannot be read: {error}", name))
         return
     for section, members in tree.items():
         if not isinstance(members, dict):
@@ -127,18 +133,52 @@ def _read_file(draft: _Draft, name: str | None) -> None:
 
 
 def _parse(path: Path) -> dict[str, object]:
-    """The sections of a file, by its suffix. Raises OSError, ValueError or YAMLError with what is wrong."""
+    """The sections of a file, by its suffix. Raises _Unreadable with what is wrong, and nothing of what is in it."""
     if path.suffix not in {".toml", ".yaml", ".yml"}:
-        raise ValueError("the name must end in .toml, .yaml or .yml")
-    if path.stat().st_size > FILE_BYTES_MAX:
-        raise ValueError(f"the file is larger than {FILE_BYTES_MAX} bytes")
-    text = path.read_text(encoding="utf-8")
-    tree = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
+        raise _Unreadable("the name must end in .toml, .yaml or .yml")
+    try:
+        if path.stat().st_size > FILE_BYTES_MAX:
+            raise _Unreadable(f"the file is larger than {FILE_BYTES_MAX} bytes")
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise _Unreadable(error.strerror or type(error).__name__) from None
+    except UnicodeDecodeError as error:
+        raise _Unreadable(f"not UTF-8 (at byte {error.start})") from None
+    tree = _toml(text) if path.suffix == ".toml" else _yaml(text)
     if tree is None:
         return {}
     if not isinstance(tree, dict):
-        raise ValueError("the file must hold sections, each a table of options")  # noqa: TRY004 - the file is at fault
+        raise _Unreadable("the file must hold sections, each a table of options")
     return tree
+
+
+def _toml(text: str) -> object:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise _Unreadable(_without_content(str(error))) from None
+    except (ValueError, RecursionError):
+        raise _Unreadable("malformed TOML") from None
+
+
+def _yaml(text: str) -> object:
+    try:
+        return yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        # Not str(error): it shows the line.
+        mark = error.problem_mark
+        place = f" (at line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+        raise _Unreadable(_without_content(error.problem or "malformed YAML") + place) from None
+    except yaml.reader.ReaderError as error:
+        raise _Unreadable(f"{error.reason} (at character {error.position + 1})") from None
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError):
+        # What the library raises for values that do not fit their tag, as in `!!int x`. The message repeats the value.
+        raise _Unreadable("malformed YAML, or a value that does not fit its tag") from None
+
+
+def _without_content(message: str) -> str:
+    """A parser's message without what it quotes from the file; characters of the syntax stay."""
+    return _QUOTED.sub(lambda found: found[0] if _SYNTAX.fullmatch(found[0]) else "…", message)
 
 
 def _read_secrets(draft: _Draft, name: str | None) -> None:
@@ -175,48 +215,63 @@ def _read_environment(draft: _Draft, environment: Mapping[str, str]) -> None:
                 draft.put(option, environment[name], f"environment {name}")
 
 
-def _validated(draft: _Draft) -> Settings | None:
-    """The model from the draft's values, or None. Adds what is wrong to the draft.
+def _sections(draft: _Draft) -> dict[str, Section]:
+    """The sections that can be built from the draft's values. Adds what is wrong to the draft."""
+    values = _tree(draft.values)
+    found = {name: _section(draft, name, values.get(name)) for name in draft.model.model_fields}
+    return {name: section for name, section in found.items() if section is not None}
 
-    When a value is at fault the model is built once more with its default instead, so that the rules between options
-    are judged in the same run.
+
+def _section(draft: _Draft, name: str, values: dict[str, object] | None) -> Section | None:
+    """A section from its values; None when a required option is missing or wrong.
+
+    When a value is at fault the section is built with its default instead, so that its rules are judged in the same
+    run.
     """
-    values = dict(draft.values)
+    field_info = draft.model.model_fields[name]
+    if values is None and not field_info.is_required():
+        section: Section = field_info.get_default(call_default_factory=True)
+        return section
+    model = field_info.annotation
+    assert isinstance(model, type)
+    assert issubclass(model, Section)
+    right = dict(values or {})
     try:
-        return draft.model.model_validate(_tree(values))
+        return model.model_validate(right)
     except ValidationError as error:
         for entry in error.errors(include_url=False, include_context=False):
-            option = ".".join(str(part) for part in entry["loc"][:2])
-            values.pop(option, None)
-            draft.problems.append(_at_fault(draft, option, entry["msg"], entry["type"]))
+            wrong = str(entry["loc"][0])
+            right.pop(wrong, None)
+            draft.problems.append(_at_fault(draft, f"{name}.{wrong}", entry["msg"], entry["type"]))
     try:
-        return draft.model.model_validate(_tree(values))
+        return model.model_validate(right)
     except ValidationError:
-        return None  # A required option is missing: said above.
+        return None
 
 
 def _at_fault(draft: _Draft, option: str, message: str, kind: str) -> Problem:
     if kind == "missing":
-        option = option if "." in option else _first_required(draft.model, option)
         description = options(draft.model)[option].description
         return Problem(option, f"required: {description} Set {variable(option)}.")
     value = None if is_secret(draft.model, option) else repr(draft.values.get(option))
     return Problem(option, message, value, draft.sources.get(option))
 
 
-def _first_required(model: type[Settings], section: str) -> str:
-    """The option that keeps a whole section from being made of defaults."""
-    required = (
-        option for option, known in options(model).items() if option.startswith(f"{section}.") and known.is_required()
-    )
-    return next(required)
-
-
-def _broken_rules(settings: Settings, sources: Mapping[str, str]) -> Iterator[Problem]:
-    problems = [problem for _, section in settings.sections() for problem in section.rules()]
-    for problem in (*problems, *settings.rules()):
-        source = problem.source or sources.get(problem.option, "default")
+def _broken_rules(draft: _Draft, sections: Mapping[str, Section]) -> Iterator[Problem]:
+    """What the rules of the sections, and those between them, find."""
+    problems = [problem for section in sections.values() for problem in section.rules()]
+    for problem in (*problems, *_rules_between(draft.model, sections)):
+        source = problem.source or draft.sources.get(problem.option, "default")
         yield Problem(problem.option, problem.allowed, problem.value, source)
+
+
+def _rules_between(model: type[Settings], sections: Mapping[str, Section]) -> Iterator[Problem]:
+    settings = model.model_construct(None, **sections)
+    try:
+        yield from settings.rules()
+    except AttributeError:
+        if len(sections) == len(model.model_fields):
+            raise  # A defect: else the rule, and those after it, need a section that cannot be built.
 
 
 def _tree(values: Mapping[str, object]) -> dict[str, dict[str, object]]:

@@ -2,6 +2,7 @@
 
 ECHO_BUILD says what its build does: `hang` waits for ever, `fail` raises StartFailed, `defect` another exception,
 `unreachable` waits for a dependency that never comes. ECHO_CLOSE=`hang` makes closing the database hang.
+SIGUSR1 lets calls that hang be answered.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -45,6 +47,7 @@ async def build(runtime: Runtime[ServiceSettings]) -> AsyncIterator[Parts[Servic
             await runtime.wait_for("mountain", unreachable)
     code = EchoCode(Path(), importlib.import_module("echo_pb2"), importlib.import_module("echo_pb2_grpc"))
     handlers = EchoHandlers(code.pb)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, handlers.release.set)
     yield Parts(
         servicers=[echo_servicer(code, handlers)],
         dependencies=[

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import grpc
@@ -13,6 +14,7 @@ import pytest
 
 from llm_schema_registry import errors
 from llm_schema_registry.client.decode import from_rpc_error
+from llm_schema_registry.kernel.identity import Caller, ClientCertificate, Role
 from llm_schema_registry.kernel.lifecycle import State
 from llm_schema_registry.kernel.settings import FeatureSettings, PerformanceSettings
 from tests.fix_echo import EchoCode, EchoServer, local_settings, open_channel, serve_echo
@@ -32,7 +34,11 @@ async def client_stream(stub: Any, request: Any) -> list[str]:
 
 async def server_stream(stub: Any, request: Any) -> list[str]:
     """The texts of a call that streams answers."""
-    return [answer.text async for answer in stub.Repeat(request)][1:]
+    call = stub.Repeat(request)
+    try:
+        return [answer.text async for answer in call][1:]
+    finally:
+        call.cancel()  # grpc.aio does not at every point at which its reader can be cancelled.
 
 
 async def both_streams(stub: Any, request: Any) -> list[str]:
@@ -85,6 +91,45 @@ async def test_unexpected_exceptions_stay_inside(echo: EchoServer, echo_stub: An
     [line] = [line for line in echo.lines() if line.get("error_id") == error.metadata["error_id"]]
     assert "a secret of the driver" in line["exception"]
     assert len(line["trace_id"]) == 32
+
+
+class Viewers:
+    """Takes everybody for a viewer."""
+
+    def authenticate(self, context: Any, metadata: Mapping[str, str | bytes]) -> Caller:  # noqa: ARG002 - the protocol
+        """The one viewer."""
+        return Caller("viewer", Role.VIEWER)
+
+
+async def write(stub: Any, request: Any) -> list[str]:
+    """The texts of a unary call for editors."""
+    return [(await stub.Write(request)).text]
+
+
+@every_kind
+async def test_strangers_are_refused(echo_code: EchoCode, send: Send) -> None:
+    """Without a valid credential a call fails with CREDENTIAL_INVALID, and no handler sees it."""
+    async with (
+        serve_echo(echo_code, authenticator=ClientCertificate()) as server,
+        open_channel(server.ports.grpc) as channel,
+    ):
+        error = await failure(send(server.stub(channel), server.request("hello", "hang")))
+
+    assert type(error) is errors.CredentialInvalid
+    assert not server.handlers.hanging.is_set()
+
+
+@pytest.mark.parametrize("send", [write, client_stream, server_stream, both_streams])
+async def test_role_of_the_policy_is_required(echo_code: EchoCode, send: Send) -> None:
+    """A caller below the method's role fails with ROLE_REQUIRED, and no handler sees the call."""
+    async with serve_echo(echo_code, authenticator=Viewers()) as server, open_channel(server.ports.grpc) as channel:
+        stub = server.stub(channel)
+        error = await failure(send(stub, server.request("hello", "hang")))
+
+        assert (await stub.Echo(server.request("hello"))).caller == "viewer"
+    assert type(error) is errors.RoleRequired
+    assert error.metadata == {"role": "VIEWER", "required_role": "EDITOR"}
+    assert not server.handlers.hanging.is_set()
 
 
 @every_kind
@@ -183,6 +228,30 @@ async def test_callers_deadline_keeps_time_for_the_answer(echo: EchoServer, echo
     assert {type(error) for error in failures} == {errors.Deadline}
     # On a machine that stalls for 20 ms the caller may give up first, but not every time.
     assert any("did not fit" in error.message for error in failures)
+
+
+class WithDeadline:
+    """A stub whose calls all have a deadline."""
+
+    def __init__(self, stub: Any, seconds: float) -> None:
+        self._stub = stub
+        self._seconds = seconds
+
+    def __getattr__(self, method: str) -> Callable[[Any], Any]:
+        return partial(getattr(self._stub, method), timeout=self._seconds)
+
+
+@every_kind
+async def test_deadline_of_every_kind_is_kept(echo: EchoServer, echo_stub: Any, send: Send) -> None:
+    """Work of any kind is cancelled before the caller's deadline, and the server says so before the caller gives up."""
+    hurried = WithDeadline(echo_stub, 0.3)
+    failures = [await failure(send(hurried, echo.request("", "hang"))) for _ in range(5)]
+
+    assert {type(error) for error in failures} == {errors.Deadline}
+    # On a machine that stalls for 20 ms the caller may give up first, but not every time.
+    assert any("did not fit" in error.message for error in failures)
+    assert echo.handlers.cancelled.is_set()
+    assert await echo.lifecycle.wait_idle(10)
 
 
 @pytest.mark.option("server.request_timeout_seconds")
@@ -342,6 +411,23 @@ async def test_large_answers_are_compressed(echo_code: EchoCode, send: Send, *, 
 
         assert texts == ["x" * 200_000]
         assert (sum(received) < 20_000) is enabled
+
+
+async def test_failure_to_send_metadata_is_counted_out(echo: EchoServer, echo_stub: Any) -> None:
+    """A call whose metadata cannot be sent, here because its handler did so before, ends as an error like any other."""
+
+    async def answer(request: Any, context: Any) -> Any:
+        await context.send_initial_metadata(())
+        return echo.code.pb.EchoResponse(text="x" * 200_000)
+
+    echo.handlers._answer = answer  # type: ignore[method-assign]
+    error = await failure(unary(echo_stub, echo.request("hello")))
+
+    metrics = {metric.name: metric for metric in echo.telemetry.collect()}
+    in_flight: Any = metrics["grpc.server.call.in_flight"].points
+    assert type(error) is errors.Internal
+    assert {point.value for point in in_flight} == {0}
+    assert await echo.lifecycle.wait_idle(10)
 
 
 async def test_many_violations_fit_into_the_trailer(echo_code: EchoCode) -> None:

@@ -7,6 +7,8 @@ import json
 import os
 import signal
 import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +19,13 @@ from grpc_health.v1 import health_pb2
 from llm_schema_registry import errors
 from llm_schema_registry.client.decode import from_rpc_error
 from llm_schema_registry.control.v1 import control_service_pb2 as pb
-from llm_schema_registry.control.v1 import process_pb2
-from llm_schema_registry.kernel.lifecycle import State
 from llm_schema_registry.kernel.settings_sources import CONFIG_FILE, SECRETS_DIRECTORY
-from tests.fix_echo import CONTROL_TOKEN, EchoCode, health_stub, open_channel
-from tests.fix_echo_process import BEARER, Spawn, control_stub, http_get
+from tests.fix_echo import EchoCode, health_stub, open_channel
+from tests.fix_echo_process import ADMIN, LOOPBACK, WAIT_SECONDS, Spawn, control_stub, http_get, mtls, refuses
+from tests.fix_faults import eventually
 from tests.fix_tls import Authority, secure_channel
 
+OTHER_LOOPBACK = "127.0.0.2"
 STEPS = [
     "become not ready",
     "drain calls in flight",
@@ -42,7 +44,17 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.mark.option("server.grpc_port", "server.http_port", "server.listen_address", "server.drain_seconds")
+@contextmanager
+def held_ports(count: int) -> Iterator[list[int]]:
+    """Ports on which nobody listens on 127.0.0.1, and nobody else can while they are held."""
+    with ExitStack() as stack:
+        holders = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for holder in holders:
+            holder.bind((LOOPBACK, 0))
+        yield [holder.getsockname()[1] for holder in holders]
+
+
+@pytest.mark.option("server.grpc_port", "server.http_port", "server.drain_seconds")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_signals_start_the_ordered_shutdown(spawn: Spawn, number: signal.Signals) -> None:
     """SIGTERM and SIGINT unwind the steps in order, each logged with its duration, and the exit status is 0."""
@@ -50,7 +62,6 @@ async def test_signals_start_the_ordered_shutdown(spawn: Spawn, number: signal.S
     echo = await spawn(wanted)
     ready = await echo.line("ready")
     assert [ready["grpc_port"], ready["http_port"]] == [int(port) for port in wanted.values()]
-    assert ready["address"] == "127.0.0.1"
 
     echo.process.send_signal(number)
 
@@ -60,6 +71,29 @@ async def test_signals_start_the_ordered_shutdown(spawn: Spawn, number: signal.S
     assert all(line["duration_seconds"] >= 0 for line in steps)
     assert steps[1]["duration_seconds"] < 4
     assert [line["cause"] for line in echo.lines if line["event"] == "shutdown begins"] == [number.name]
+
+
+@pytest.mark.option("server.listen_address", "server.health_port")
+async def test_only_the_chosen_address_is_listened_on(spawn: Spawn, authority: Authority) -> None:
+    """Outside local mode every port is opened on the address of the settings, and on no other one."""
+    with held_ports(3) as (grpc_port, http_port, health_port):
+        chosen = {
+            "server.listen_address": OTHER_LOOPBACK,
+            "server.grpc_port": str(grpc_port),
+            "server.http_port": str(http_port),
+            "server.health_port": str(health_port),
+        }
+        echo = await spawn(mtls(authority) | chosen)
+        await echo.line("ready")
+
+        assert [await refuses(LOOPBACK, port) for port in (grpc_port, http_port, health_port)] == [True] * 3
+        assert not await refuses(OTHER_LOOPBACK, http_port)
+        admin = authority.issue("admin", uris=(ADMIN,))
+        async with secure_channel(grpc_port, authority, admin, address=OTHER_LOOPBACK) as channel:
+            assert (await control_stub(channel).GetState(pb.GetStateRequest())).process.service == "echo"
+        async with grpc.aio.insecure_channel(f"{OTHER_LOOPBACK}:{health_port}") as channel:
+            answer = await health_stub(channel).Check(health_pb2.HealthCheckRequest())
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
 async def test_drain_serves_on_and_flips_readiness_first(spawn: Spawn, echo_code: EchoCode) -> None:
@@ -87,26 +121,48 @@ async def test_drain_serves_on_and_flips_readiness_first(spawn: Spawn, echo_code
 
 
 @pytest.mark.option("server.grace_seconds")
-@pytest.mark.parametrize("finishes", [True, False])
-async def test_calls_in_flight_get_the_grace(spawn: Spawn, echo_code: EchoCode, *, finishes: bool) -> None:
-    """A call that ends within the grace is answered; one that does not is cancelled when it is over."""
-    echo = await spawn({"server.grace_seconds": "20" if finishes else "0"})
+async def test_calls_in_flight_are_answered_within_the_grace(spawn: Spawn, echo_code: EchoCode) -> None:
+    """A call that ends within the grace is answered, after the process has ceased to take connections."""
+    echo = await spawn({"server.grace_seconds": "20"})
     ready = await echo.line("ready")
     async with open_channel(ready["grpc_port"]) as channel:
-        hang = echo_code.rpc.EchoServiceStub(channel).Echo(
-            echo_code.pb.EchoRequest(action="hang"), timeout=2 if finishes else 60
-        )
-        while not hang.done() and not await calls_in_flight(ready["http_port"]):
-            pass
+        hang = await hanging(echo_code, channel, ready["http_port"])
+
+        echo.process.send_signal(signal.SIGTERM)
+        await eventually(lambda: refuses(LOOPBACK, ready["grpc_port"]))
+        echo.process.send_signal(signal.SIGUSR1)
+
+        assert (await hang).text == "late"
+    assert await echo.end() == 0
+
+
+@pytest.mark.option("server.grace_seconds")
+async def test_calls_are_cancelled_after_the_grace(spawn: Spawn, echo_code: EchoCode) -> None:
+    """A call that does not end within the grace is cancelled, and the process ends in order."""
+    echo = await spawn({"server.grace_seconds": "0"})
+    ready = await echo.line("ready")
+    async with open_channel(ready["grpc_port"]) as channel:
+        hang = await hanging(echo_code, channel, ready["http_port"])
 
         echo.process.send_signal(signal.SIGTERM)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await hang
 
-        expected = grpc.StatusCode.DEADLINE_EXCEEDED if finishes else grpc.StatusCode.UNAVAILABLE
-        cancelled = grpc.StatusCode.CANCELLED
-        assert caught.value.code() in {expected, expected if finishes else cancelled}
+    assert caught.value.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
     assert await echo.end() == 0
+
+
+async def hanging(echo_code: EchoCode, channel: grpc.aio.Channel, http_port: int) -> Any:
+    """A call that the process has in work and does not end by itself."""
+    call = echo_code.rpc.EchoServiceStub(channel).Echo(
+        echo_code.pb.EchoRequest(text="late", action="hang"), timeout=WAIT_SECONDS
+    )
+
+    async def begun() -> bool:
+        return call.done() or await calls_in_flight(http_port) == 1
+
+    await eventually(begun)
+    return call
 
 
 async def calls_in_flight(http_port: int) -> int:
@@ -202,6 +258,18 @@ async def test_processes_may_share_a_port(spawn: Spawn) -> None:
     second = await spawn({"server.reuse_port": "true", "server.grpc_port": str(port)})
 
     assert (await second.line("ready"))["grpc_port"] == port
+
+
+@pytest.mark.option("server.reuse_port")
+async def test_processes_share_no_port_unless_told(spawn: Spawn) -> None:
+    """Without server.reuse_port a second process does not start on the port of the first."""
+    first = await spawn()
+    port = (await first.line("ready"))["grpc_port"]
+    second = await spawn({"server.grpc_port": str(port)})
+
+    assert await second.end() == 1
+    [line] = [line for line in second.lines if line["event"] == "start failed"]
+    assert f"{LOOPBACK}:{port}" in line["message"]
 
 
 @pytest.mark.option("server.local_mode")
@@ -309,107 +377,6 @@ async def test_read_only_mode_refuses_writes(spawn: Spawn, echo_code: EchoCode) 
 
     assert type(from_rpc_error(caught.value)) is errors.ReadOnly
     assert ready["state"] == "READ_ONLY"
-
-
-@pytest.mark.option("control.token")
-async def test_control_needs_its_token(spawn: Spawn) -> None:
-    """Also in local mode ControlService refuses a call without the token, or with another one."""
-    echo = await spawn()
-    ready = await echo.line("ready")
-    async with open_channel(ready["grpc_port"]) as channel:
-        stub = control_stub(channel)
-        wrong = [(), (("authorization", "Bearer nothing"),), (("authorization", CONTROL_TOKEN),)]
-        for metadata in wrong:
-            with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await stub.GetState(pb.GetStateRequest(), metadata=metadata)
-            assert type(from_rpc_error(caught.value)) is errors.CredentialInvalid
-
-        process = (await stub.GetState(pb.GetStateRequest(), metadata=BEARER)).process
-    assert (process.service, process.state, process.in_flight) == ("echo", State.SERVING, 0)
-    assert process.health == process_pb2.HEALTH_STATUS_HEALTHY
-    assert [(found.name, found.critical) for found in process.dependencies] == [
-        ("postgresql", True),
-        ("redis", False),
-    ]
-
-
-@pytest.mark.option("control.client_names")
-async def test_control_accepts_named_certificates(spawn: Spawn, authority: Authority) -> None:
-    """Under mTLS a certificate that control.client_names names needs no token; any other one does."""
-    leaf = authority.issue("server")
-    echo = await spawn(
-        {
-            "server.local_mode": "false",
-            "server.listen_address": "127.0.0.1",
-            "server.health_port": "0",
-            "server.tls_enabled": "true",
-            "server.tls_cert_path": str(leaf.cert),
-            "server.tls_key_path": str(leaf.key),
-            "security.mtls_enabled": "true",
-            "security.ca_cert_path": str(authority.cert),
-            "control.client_names": "spiffe://example.org/admin",
-        }
-    )
-    ready = await echo.line("ready")
-    admin = authority.issue("admin", uris=("spiffe://example.org/admin",))
-    other = authority.issue("other", uris=("spiffe://example.org/other",))
-    async with secure_channel(ready["grpc_port"], authority, admin) as channel:
-        assert (await control_stub(channel).GetState(pb.GetStateRequest())).process.service == "echo"
-    async with secure_channel(ready["grpc_port"], authority, other) as channel:
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await control_stub(channel).GetState(pb.GetStateRequest())
-    assert type(from_rpc_error(caught.value)) is errors.CredentialInvalid
-    assert ready["health_port"]
-
-
-async def test_control_steers_the_process(spawn: Spawn) -> None:
-    """Drain, Resume and Stop change the state as the contract says."""
-    echo = await spawn()
-    ready = await echo.line("ready")
-    async with open_channel(ready["grpc_port"]) as channel:
-        stub: Any = control_stub(channel)
-        for _ in range(2):
-            drained = await stub.Drain(pb.DrainRequest(), metadata=BEARER)
-            assert drained.process.state == State.DRAINING
-        maintenance = pb.ResumeRequest(mode=State.MAINTENANCE)  # type: ignore[arg-type]
-        assert (await stub.Resume(maintenance, metadata=BEARER)).process.state == State.MAINTENANCE
-        assert (await stub.Resume(pb.ResumeRequest(), metadata=BEARER)).process.state == State.SERVING
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await stub.Resume(pb.ResumeRequest(mode=State.DRAINING), metadata=BEARER)  # type: ignore[arg-type]
-        assert type(from_rpc_error(caught.value)) is errors.InvalidField
-
-        await stub.Stop(pb.StopRequest(cause="rolling restart"), metadata=BEARER)
-    assert await echo.end() == 0
-    assert [line["cause"] for line in echo.lines if line["event"] == "shutdown begins"] == ["Stop RPC: rolling restart"]
-
-
-@pytest.mark.option("observability.log_level", "observability.trace_sampling_rate")
-async def test_reload_applies_what_may_change(spawn: Spawn, tmp_path: Path) -> None:
-    """Reload puts new values in force, names those that need a restart, and refuses wrong ones whole."""
-    path = tmp_path / "settings.yaml"
-    path.write_text("observability: {log_level: error, trace_sampling_rate: 0.1}\n")
-    ready_file = tmp_path / "ready.json"
-    variables = {CONFIG_FILE: str(path), "SCHEMA_REGISTRY_READY_FILE": str(ready_file)}
-    echo = await spawn(variables=variables)
-    while not ready_file.exists():  # noqa: ASYNC110 - the other process has no other way to tell
-        await asyncio.sleep(0.01)
-    async with open_channel(json.loads(ready_file.read_text())["grpc_port"]) as channel:
-        stub = control_stub(channel)
-        path.write_text("observability: {log_level: shout, trace_sampling_rate: 0.5}\n")
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await stub.Reload(pb.ReloadRequest(), metadata=BEARER)
-        error = from_rpc_error(caught.value)
-        assert [violation.field for violation in error.violations] == ["observability.log_level"]
-
-        path.write_text("observability: {log_level: info, trace_sampling_rate: 0.5}\nserver: {grace_seconds: 3}\n")
-        answer = await stub.Reload(pb.ReloadRequest(), metadata=BEARER)
-    assert list(answer.changed_options) == ["observability.log_level", "observability.trace_sampling_rate"]
-    assert list(answer.restart_options) == ["server.grace_seconds"]
-
-    echo.process.send_signal(signal.SIGTERM)
-    assert await echo.end() == 0
-    assert "ready" not in echo.events
-    assert "stopped" in echo.events
 
 
 @pytest.mark.option("observability.log_format")

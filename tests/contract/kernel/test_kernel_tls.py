@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,20 @@ async def test_foreign_certificates_are_refused(echo_code: EchoCode, authority: 
 
 
 @pytest.mark.option("server.health_port")
+async def test_chosen_health_port_is_bound(
+    echo_code: EchoCode, authority: Authority, free_port: Callable[[], int]
+) -> None:
+    """Health answers on the port that the settings name."""
+    port = free_port()
+    settings = tls_settings(authority.issue("server"), authority.cert)
+    chosen = settings.model_copy(update={"server": settings.server.model_copy(update={"health_port": port})})
+    async with serve_echo(echo_code, chosen) as server, open_channel(port) as channel:
+        answer = await health_stub(channel).Check(health_pb2.HealthCheckRequest())
+
+        assert server.ports.health == port
+    assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
 async def test_health_port_is_plaintext_and_serves_only_health(echo_code: EchoCode, authority: Authority) -> None:
     """Under mTLS probes find health, and nothing else, on a plaintext port."""
     settings = tls_settings(authority.issue("server"), authority.cert)
@@ -134,6 +149,36 @@ async def test_certificates_reload_when_files_change(echo_code: EchoCode, author
         third.key.replace(leaf.key)
         third.cert.replace(leaf.cert)
         assert await common_name(port) == "CN=third"
+
+
+@pytest.mark.option("security.ca_cert_path")
+async def test_authority_reloads_when_its_file_changes(
+    echo_code: EchoCode, authority: Authority, tmp_path: Path
+) -> None:
+    """After the authority's file has changed, new connections need a certificate of the new authority."""
+    folder = tmp_path / "next"
+    folder.mkdir()
+    following = Authority(folder)
+    clients = tmp_path / "clients.pem"
+    clients.write_bytes(authority.cert.read_bytes())
+    before, after = authority.issue("before"), following.issue("after")
+    async with serve_echo(echo_code, tls_settings(authority.issue("server"), clients)) as server:
+
+        async def gets_in(leaf: Leaf) -> bool:
+            async with secure_channel(server.ports.grpc, authority, leaf) as channel:
+                try:
+                    await server.stub(channel).Echo(server.request(), timeout=5)
+                except grpc.aio.AioRpcError:
+                    return False
+                return True
+
+        assert [await gets_in(before), await gets_in(after)] == [True, False]
+
+        clients.write_text("no certificate")
+        assert await gets_in(before)
+
+        following.cert.replace(clients)
+        assert [await gets_in(before), await gets_in(after)] == [False, True]
 
 
 @pytest.mark.parametrize("broken", ["cert", "key", "authority", "pair"])

@@ -520,14 +520,11 @@ async def test_an_invalid_schema_names_every_place(calls: Registry, name: Name) 
     assert {violation.field for violation in caught.value.violations} == {"text/type", "text/minLength"}
 
 
-@pytest.mark.parametrize("form", [schema_pb2.SCHEMA_FORMAT_AVRO, schema_pb2.SCHEMA_FORMAT_PROTOBUF])
-async def test_formats_that_are_not_read_yet_are_named(
-    calls: Registry, name: Name, form: schema_pb2.SchemaFormat.ValueType
-) -> None:
+async def test_a_format_that_is_not_read_yet_is_named(calls: Registry, name: Name) -> None:
     """The error says what the server does read."""
-    request = pb.RegisterSchemaRequest(subject=name(), format=form, text="{}")
+    request = pb.RegisterSchemaRequest(subject=name(), format=schema_pb2.SCHEMA_FORMAT_PROTOBUF, text="{}")
 
-    with pytest.raises(errors.UnsupportedFormat, match="JSON"):
+    with pytest.raises(errors.UnsupportedFormat, match="AVRO, JSON"):
         await calls.call(calls.schemas.RegisterSchema, request)
 
 

@@ -12,7 +12,7 @@ import pytest
 from llm_schema_registry import errors
 from llm_schema_registry.client import RegistryClient
 from llm_schema_registry.registry.v1 import schema_service_pb2, subject_service_pb2, validation_service_pb2
-from services.registry.domain.formats.jsonschema.text import compact
+from services.registry.domain.formats.json_text import compact
 from tests.fix_calls import Registry
 from tests.fix_service import MakeService, Service
 

@@ -59,13 +59,45 @@ async def test_drained_process_resumes() -> None:
     assert (life.state, life.accepting) == (State.SERVING, State.SERVING)
 
 
+@pytest.mark.parametrize("drains", [True, False])
+@pytest.mark.parametrize("mode", sorted(MODES))
+async def test_resume_without_a_mode_keeps_it(mode: State, *, drains: bool) -> None:
+    """A drained process comes back in the mode that it drained from; a running one stays as it is."""
+    life = await running(mode)
+    if drains:
+        life.drain()
+        life.drain()
+
+    assert life.resume(None) is mode
+    assert (life.state, life.accepting) == (mode, mode)
+
+
+async def test_resume_with_a_mode_changes_it() -> None:
+    """A mode that is named wins over the one before."""
+    life = await running(State.READ_ONLY)
+    life.drain()
+
+    assert life.resume(State.SERVING) is State.SERVING
+    assert (life.state, life.accepting) == (State.SERVING, State.SERVING)
+
+
+@pytest.mark.parametrize("mode", [None, State.SERVING])
+async def test_starting_process_does_not_resume(mode: State | None) -> None:
+    """Nobody ends the start of a process from outside."""
+    with pytest.raises(errors.IllegalState):
+        Lifecycle().resume(mode)
+
+
 async def test_stopping_process_does_not_resume() -> None:
-    """Once a stop is requested no mode can be entered."""
+    """Once a stop is requested no mode can be entered, named or not."""
     life = await running()
     life.request_stop("SIGTERM")
+    life.drain()
 
     with pytest.raises(errors.IllegalState):
         life.enter_mode(State.SERVING)
+    with pytest.raises(errors.IllegalState):
+        life.resume(None)
 
 
 @pytest.mark.parametrize("state", sorted(set(State) - MODES))

@@ -89,10 +89,13 @@ def test_exceptions_are_written(output: Output) -> None:
 
 
 def test_secrets_are_stars(output: Output) -> None:
-    """Values under the names of secrets are never written, also in nested fields."""
+    """Values under the names of secrets are never written, also in nested fields and lists."""
     logs = started(output)
     logs.logger.info(
-        "x", authorization="Bearer hunter2", metadata={"Authorization": "hunter2", "a": {"token": "hunter2"}}
+        "x",
+        authorization="Bearer hunter2",
+        metadata={"Authorization": "hunter2", "a": {"token": "hunter2"}},
+        calls=[{"token": "hunter2"}, ({"password": "hunter2"},)],
     )
     logs.close()
 
@@ -150,3 +153,42 @@ def test_text_is_for_people(output: Output) -> None:
     logs.close()
 
     assert output.getvalue().rstrip().endswith('info     ready port=1 words="a b"')
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("a\n2026-11-23 error    forged", r'"a\n2026-11-23 error    forged"'),
+        ("a\rb", r'"a\rb"'),
+        ("\x1b[31mred", r'"\u001b[31mred"'),
+        ("\x9b31mred", r'"\x9b31mred"'),
+        ("a\u202eb\u2028c", r'"a\u202eb\u2028c"'),
+        ("Größe", "Größe"),
+        ('"', r'"\""'),
+    ],
+)
+def test_text_escapes_control_characters(output: Output, value: str, shown: str) -> None:
+    """A value cannot begin a line of its own, nor tell a terminal anything; neither can an event."""
+    logs = started(output, as_json=False)
+    logs.logger.info("call", message=value)
+    logs.logger.info(value)
+    logs.close()
+
+    first, second = output.getvalue().removesuffix("\n").split("\n")
+    assert first.endswith(f" call message={shown}")
+    assert second.isprintable()
+
+
+def test_text_exceptions_stay_below_their_line(output: Output) -> None:
+    """A traceback is indented, so that no line of an exception's message looks like a log line."""
+    logs = started(output, as_json=False)
+    try:
+        raise ValueError("broken\n2026-11-23 error    forged\x1b[31m")
+    except ValueError:
+        logs.logger.exception("failed")
+    logs.close()
+
+    head, *below = output.getvalue().removesuffix("\n").split("\n")
+    assert head.endswith(" error    failed")
+    assert all(line.startswith("  ") and line.isprintable() for line in below)
+    assert below[-1] == r"  2026-11-23 error    forged\x1b[31m"

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from llm_schema_registry import errors
+from llm_schema_registry.kernel import status
 from llm_schema_registry.kernel.control import Reloaded
 from llm_schema_registry.kernel.reload import Reloader, ReloadHook
 from llm_schema_registry.kernel.settings import ServiceSettings
@@ -71,6 +72,23 @@ async def test_wrong_settings_change_nothing(tmp_path: Path) -> None:
 
     assert {violation.field for violation in caught.value.violations} == {LEVEL, RATE}
     assert (process.levels, process.rates) == ([], [])
+
+
+@pytest.mark.parametrize("content", ["control: {token: hunter2", "control: {token: *hunter2 }", "a: !!int hunter2"])
+async def test_content_of_a_broken_file_is_not_told(tmp_path: Path, content: str) -> None:
+    """The caller of a reload learns that the file is malformed, and nothing of what is in it."""
+    path = tmp_path / "settings.yaml"
+    path.write_text("{}")
+    environment = {"SCHEMA_REGISTRY__SERVER__LOCAL_MODE": "true", CONFIG_FILE: str(path)}
+    reloader = Reloader(load(ServiceSettings, environment), environment)
+    path.write_text(content)
+
+    with pytest.raises(errors.InvalidField) as caught:
+        await reloader.reload()
+
+    told = status.encode(caught.value).SerializeToString() + str(caught.value).encode()
+    assert [violation.field for violation in caught.value.violations] == [CONFIG_FILE]
+    assert b"hunter2" not in told
 
 
 async def test_failed_hook_undoes_the_others(tmp_path: Path) -> None:

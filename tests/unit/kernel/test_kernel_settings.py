@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from pydantic import Field, SecretStr, ValidationError
 
+from llm_schema_registry.kernel.process import Definition, run
 from llm_schema_registry.kernel.settings import (
     ControlSettings,
     DatabaseSettings,
+    Problem,
     RedisSettings,
     ServerSettings,
     ServiceSettings,
@@ -145,6 +148,40 @@ def test_unreadable_files_are_told(tmp_path: Path, name: str, content: str | Non
     assert name in "".join(problems({**REQUIRED, CONFIG_FILE: str(tmp_path / name)}).values())
 
 
+@pytest.mark.parametrize(
+    ("suffix", "content", "told"),
+    [
+        ("yaml", "control:\n  token: hunter2: x", "mapping values are not allowed here (at line 2, column 17)"),
+        ("yaml", "control: {token: 'hunter2", "found unexpected end of stream (at line 1, column 26)"),
+        ("yaml", "control: {token: *hunter2 }", "found undefined alias … (at line 1, column 18)"),
+        ("yaml", "control: {token: !hunter2 x}", "could not determine a constructor for the tag … (at line 1, "),
+        ("yaml", "control: {token: @hunter2}", "found character '@' that cannot start any token (at line 1, "),
+        ("yaml", "control: {token: hunter2", "expected ',' or '}', but got '<stream end>' (at line 1, column 25)"),
+        ("yaml", "control: {token: !!int hunter2}", "a value that does not fit its tag"),
+        ("yaml", "control: {token: !!bool hunter2}", "a value that does not fit its tag"),
+        ("yaml", "control: {token: !!timestamp hunter2}", "a value that does not fit its tag"),
+        ("yaml", "control: {token: hunter2\x07}", "special characters are not allowed (at character 25)"),
+        ("yaml", "[" * 10_000 + "hunter2", "malformed YAML"),
+        ("toml", "[control]\ntoken = hunter2", "Invalid value (at line 2, column 9)"),
+        ("toml", "[control]\ntoken = 'hunter2", 'Expected "\'" (at end of document)'),
+        ("toml", "[hunter2]\n[hunter2]", "Cannot declare (…,) twice (at line 2, column 9)"),
+        ("toml", "a = {hunter2 = 1, hunter2 = 2}", "Duplicate inline table key … (at line 1, "),
+        ("toml", "a = " + "[" * 10_000 + "'hunter2'", "malformed TOML"),
+    ],
+)
+def test_content_of_files_is_not_in_errors(tmp_path: Path, suffix: str, content: str, told: str) -> None:
+    """A malformed file is told by problem, line and column, without the line itself, which may hold a secret."""
+    path = tmp_path / f"settings.{suffix}"
+    path.write_text(content)
+
+    found = problems({**REQUIRED, CONFIG_FILE: str(path)})
+
+    assert list(found) == [CONFIG_FILE]
+    assert told in found[CONFIG_FILE]
+    assert "hunter2" not in found[CONFIG_FILE]
+    assert "\n" not in found[CONFIG_FILE]
+
+
 def test_every_error_at_once() -> None:
     """Wrong values, unknown names, missing options and broken rules are all in one report."""
     found = problems(
@@ -163,6 +200,8 @@ def test_every_error_at_once() -> None:
         "servr.http_port",
         "observability.log_level",
         "database.url",
+        "redis.pool_min",
+        "security.mtls_enabled",
     }
     assert "= '70000' (from environment SCHEMA_REGISTRY__SERVER__GRPC_PORT)" in found["server.grpc_port"]
     assert "did you mean server.http_port" in found["servr.http_port"]
@@ -175,6 +214,84 @@ def test_rules_are_judged_beside_wrong_values() -> None:
     wrong = {"SCHEMA_REGISTRY__SERVER__GRPC_PORT": "x", "SCHEMA_REGISTRY__REDIS__POOL_MIN": "26"}
 
     assert {"server.grpc_port", "redis.pool_min"} <= set(problems({**REQUIRED, **wrong}))
+
+
+class BetweenSettings(EverySettings):
+    """Rules between sections, one of which needs the section that cannot be built."""
+
+    def rules(self) -> Iterator[Problem]:
+        """Both are always broken."""
+        yield Problem("features.caching_enabled", "judged")
+        yield Problem("features.read_only_mode", f"judged with {self.database.pool_max}")
+
+
+def test_rules_are_judged_beside_a_missing_section() -> None:
+    """Without a required option everything that does not depend on its section is still told."""
+    environment = {"SCHEMA_REGISTRY__REDIS__POOL_MIN": "26"}
+
+    missing = problems(environment, BetweenSettings)
+    assert set(missing) == {"database.url", "redis.pool_min", "features.caching_enabled"}
+
+    assert "features.read_only_mode" in problems({**REQUIRED, **environment}, BetweenSettings)
+
+
+URLS = [
+    ("database.url", "http://hunter2@db/registry"),
+    ("database.url", "host=db password=hunter2"),
+    ("database.url", "postgresql://app:hunter%zz@db/registry"),
+    ("database.url", "postgresql://app:hunter2@[::1/registry"),
+    ("database.url", "postgresql://app:hunter2@db/registry?sslmod=require"),
+    ("database.url", "postgresql://app:hunter2\udcff@db/registry"),
+    ("redis.url", "http://:hunter2@cache"),
+    ("redis.url", "cache:6379"),
+    ("redis.url", "redis:hunter2"),
+    ("redis.url", "redis://:hunter2@cache:port"),
+    ("redis.url", "redis://:hunter2@cache?socket_timeout=soon"),
+    ("redis.url", "redis://:hunter2@cache?hunter2=1"),
+    ("redis.url", "rediss://:hunter2@cache?ssl_cert_reqs=hunter2"),
+]
+
+
+@pytest.mark.option("database.url", "redis.url")
+@pytest.mark.parametrize(("option", "url"), URLS)
+def test_unusable_urls_are_told_without_their_value(option: str, url: str) -> None:
+    """A URL that its driver could not use is an error of the settings, which says what is allowed and hides it."""
+    found = problems({**REQUIRED, variable(option): url})
+
+    assert list(found) == [option]
+    assert "://" in found[option]
+    assert "hunter" not in found[option]
+    assert variable(option) in found[option]
+
+
+@pytest.mark.parametrize(
+    ("option", "url"),
+    [
+        ("database.url", "postgres://app:%20@one,two:5433/registry?sslmode=require"),
+        ("redis.url", "redis://cache"),
+        ("redis.url", "rediss://app:secret@cache:6380/1"),
+        ("redis.url", "unix:///run/redis.sock?db=1"),
+    ],
+)
+def test_usable_urls_are_taken(option: str, url: str) -> None:
+    """Every form of URL that the drivers know is accepted."""
+    assert loaded({variable(option): url})
+
+
+def test_unusable_url_ends_the_process_at_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The process says what is wrong and exits with status 2 before it opens anything."""
+    for name, value in {**REQUIRED, "SCHEMA_REGISTRY__DATABASE__URL": "mysql://app:hunter2@db"}.items():
+        monkeypatch.setenv(name, value)
+
+    def build(_: object) -> NoReturn:
+        raise AssertionError("built with wrong settings")
+
+    assert run(Definition("every", EverySettings, build), []) == 2
+    told = capsys.readouterr().err
+    assert "database.url" in told
+    assert "hunter2" not in told
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from llm_schema_registry.errors import InvalidField, InvalidSchema
 from services.registry.domain.evolution.report import Verdict
-from services.registry.domain.formats import Parsed
+from services.registry.domain.formats import Parsed, json_text
 from services.registry.domain.formats.jsonschema import JsonSchema
-from services.registry.domain.formats.jsonschema import text as json_text
 
 FORMAT = JsonSchema()
 DRAFTS = [

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from urllib.parse import unquote, urldefrag, urljoin
 
+from services.registry.domain.formats.json_text import Json, pointer
 from services.registry.domain.formats.jsonschema.keywords import SAME_INSTANCE, Path, children, walk
-from services.registry.domain.formats.jsonschema.text import Json, pointer
 
 SUBSCHEMAS_MAX = 20_000
 DYNAMIC = ("$dynamicRef", "$recursiveRef")

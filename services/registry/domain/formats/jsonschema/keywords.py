@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from services.registry.domain.formats.jsonschema.text import Json
+from services.registry.domain.formats.json_text import Json
 
 SUBSCHEMA = frozenset(
     {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import functools
 import json
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
@@ -14,10 +13,10 @@ from urllib.parse import urljoin
 
 import jsonschema_rs
 
-from llm_schema_registry.errors import InvalidField, InvalidSchema, Violation
+from llm_schema_registry.errors import InvalidSchema, Violation
 from services.registry.domain.evolution.report import Finding, Verdict
-from services.registry.domain.formats import DataValidator, Parsed, Problem, Validation
-from services.registry.domain.formats.jsonschema import cost, text
+from services.registry.domain.formats import DataValidator, Parsed, Problem, Validation, json_data, json_text
+from services.registry.domain.formats.jsonschema import cost
 from services.registry.domain.formats.jsonschema.keywords import KNOWN, walk
 from services.registry.domain.limits import VALIDATION_ERRORS_MAX
 from services.registry.domain.model import Format
@@ -41,8 +40,6 @@ PATTERNS: Final = jsonschema_rs.RegexOptions(size_limit=1 << 20)
 """The linear-time engine: no look-around and no back-references, and so no pattern that never ends."""
 
 ANNOTATIONS: Final = ("title", "description")
-DATA_DEPTH_MAX: Final = 500
-
 _UNRESOLVED = re.compile(r"is not present in a registry and retrieving it failed: .*", re.DOTALL)
 
 
@@ -66,8 +63,8 @@ class JsonSchema:
         return Parsed(
             format=Format.JSON,
             text=schema_text,
-            identity_body=text.compact(schema_text).encode("utf-8"),
-            semantic_body=text.canonical(value).encode("utf-8"),
+            identity_body=json_text.compact(schema_text).encode("utf-8"),
+            semantic_body=json_text.canonical(value).encode("utf-8"),
             annotations=tuple(_annotations(value)),
             sources=dict(sources),
             explosive=explosive,
@@ -77,7 +74,7 @@ class JsonSchema:
         """Keywords that no draft knows: they are ignored by every validator, and often misspelt."""
         found = (
             _unknown(path, keyword)
-            for path, schema in walk(text.read(parsed.text))
+            for path, schema in walk(json_text.read(parsed.text))
             for keyword in schema
             if keyword not in KNOWN and not keyword.startswith(("x-", "$comment"))
         )
@@ -99,7 +96,9 @@ class JsonSchema:
 
     def validator(self, parsed: Parsed, *, assert_formats: bool) -> DataValidator:
         """The schema, compiled for checking data."""
-        return _Compiled(_compile(parsed.text, text.read(parsed.text), parsed.sources, assert_formats=assert_formats))
+        return _Compiled(
+            _compile(parsed.text, json_text.read(parsed.text), parsed.sources, assert_formats=assert_formats)
+        )
 
 
 class _Compiled:
@@ -110,57 +109,24 @@ class _Compiled:
 
     def check(self, data: bytes) -> Validation:
         """Where the data does not follow the schema. See DataValidator.check."""
-        instance = _read_data(data)
-        try:
-            found = list(islice(self._validator.iter_errors(instance), VALIDATION_ERRORS_MAX + 1))
-        except UnicodeEncodeError:
-            raise InvalidField.of("data", "holds half of a surrogate pair, which no UTF-8 text can hold") from None
+        instance = json_data.read(data, unique_names=False)
+        found = list(islice(self._validator.iter_errors(instance), VALIDATION_ERRORS_MAX + 1))
         problems = tuple(_problem(error) for error in found[:VALIDATION_ERRORS_MAX])
         return Validation(problems, truncated=len(found) > VALIDATION_ERRORS_MAX)
 
 
-def _read(schema_text: str) -> text.Json:
+def _read(schema_text: str) -> json_text.Json:
     """The value of a schema's text. Raises InvalidSchema."""
     try:
-        value = text.read(schema_text)
-    except text.TextError as error:
+        value = json_text.read(schema_text)
+    except json_text.TextError as error:
         raise _invalid(Problem("", "", "", f"not JSON: {error}")) from None
     if not isinstance(value, dict | bool):
         raise _invalid(Problem("", "", "", "a JSON Schema is an object or a boolean"))
     return value
 
 
-def _read_data(data: bytes) -> object:
-    """The value of data. Raises InvalidField naming `data`."""
-    try:
-        value: object = json.loads(data.decode("utf-8"), parse_constant=_refuse_constant, parse_float=_finite)
-        if text.depth(value) > DATA_DEPTH_MAX:  # type: ignore[arg-type]  # floats instead of Decimals do not matter
-            raise RecursionError
-    except UnicodeDecodeError as error:
-        raise InvalidField.of("data", f"must be UTF-8; byte {error.start} is not") from None
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise InvalidField.of("data", f"must be one JSON value; {where}: {error.msg}") from None
-    except RecursionError:
-        raise InvalidField.of("data", f"must not be nested deeper than {DATA_DEPTH_MAX} levels") from None
-    except ValueError as error:
-        raise InvalidField.of("data", f"holds a number that cannot be read: {str(error).partition(';')[0]}") from None
-    return value
-
-
-def _refuse_constant(constant: str) -> object:
-    raise ValueError(f"{constant} is not a JSON number")
-
-
-def _finite(number: str) -> float:
-    """A number as data holds it. Raises ValueError beyond the range of doubles (RFC 8259, section 6)."""
-    value = float(number)
-    if not math.isfinite(value):
-        raise ValueError("a number is beyond the range of doubles")
-    return value
-
-
-def _draft(schema: text.Json) -> str:
+def _draft(schema: json_text.Json) -> str:
     """Address of the draft that the schema is written in.
 
     Decided before the library sees it: the library fetches a `$schema` that it does not know.
@@ -172,7 +138,7 @@ def _draft(schema: text.Json) -> str:
     return address
 
 
-def _all_errors(schema: text.Json, draft: str) -> InvalidSchema | None:
+def _all_errors(schema: json_text.Json, draft: str) -> InvalidSchema | None:
     """The error with every place at which a text breaks its draft's meta-schema; None when it breaks it nowhere."""
     errors = islice(_meta_schema(draft).iter_errors(schema), VALIDATION_ERRORS_MAX)
     problems = [_problem(error, of_schema=True) for error in errors]
@@ -187,7 +153,7 @@ def _meta_schema(draft: str) -> jsonschema_rs.Validator:
 
 
 def _compile(
-    schema_text: str, schema: text.Json, sources: Mapping[str, str], *, assert_formats: bool
+    schema_text: str, schema: json_text.Json, sources: Mapping[str, str], *, assert_formats: bool
 ) -> jsonschema_rs.Validator:
     """The library's validator. Raises InvalidSchema, for example for a `$ref` that leads nowhere."""
     draft = _draft(schema)
@@ -212,7 +178,7 @@ def _compile(
         raise _invalid(Problem("", "", "", str(error)[:500])) from None
 
 
-def _refuse_retrieval(uri: str) -> text.Json:
+def _refuse_retrieval(uri: str) -> json_text.Json:
     raise ValueError(f"{uri} is not among the references, and nothing is ever fetched")
 
 
@@ -224,8 +190,8 @@ def _problem(error: jsonschema_rs.ValidationError, *, of_schema: bool = False) -
             "is no regular expression of the linear-time engine: look-around and back-references are not supported"
         )
     return Problem(
-        instance_path=text.pointer(error.instance_path),
-        schema_path="" if of_schema else text.pointer(error.schema_path),
+        instance_path=json_text.pointer(error.instance_path),
+        schema_path="" if of_schema else json_text.pointer(error.schema_path),
         keyword=error.kind.name,
         message=message[:500],
     )
@@ -235,10 +201,10 @@ def _unknown(path: tuple[str | int, ...], keyword: str) -> Problem:
     near = difflib.get_close_matches(keyword, KNOWN, n=1)
     hint = f"; did you mean `{near[0]}`?" if near else ""
     message = f"`{keyword[:100]}` is no keyword of any draft and has no effect{hint}"
-    return Problem(text.pointer((*path, keyword)), "", keyword[:100], message)
+    return Problem(json_text.pointer((*path, keyword)), "", keyword[:100], message)
 
 
-def _annotations(schema: text.Json) -> Iterable[str]:
+def _annotations(schema: json_text.Json) -> Iterable[str]:
     """Titles and descriptions anywhere in the schema."""
     for _, item in walk(schema):
         for keyword in ANNOTATIONS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import TypeAlias
@@ -36,14 +37,27 @@ def read(text: str) -> Json:
         raise TextError(f"a number cannot be read: {str(error).partition(';')[0]}") from None
     if depth(value) > DEPTH_MAX:
         raise TextError(f"nested deeper than {DEPTH_MAX} levels")
-    if not _is_text(value):
+    if not is_text(value):
         raise TextError("an escape like \\ud800 is half of a surrogate pair, which no text can hold")
     return value
 
 
-def depth(value: Json) -> int:
+def depth(value: object) -> int:
     """Levels of nesting: 0 for a scalar, 1 for `[]`. Without recursion, so any value will do."""
     return max((level for _, level in _walk(value)), default=0)
+
+
+def is_text(value: object) -> bool:
+    """Whether every name and every string in a value can be written in UTF-8."""
+    try:
+        for item, _ in _walk(value):
+            if isinstance(item, str):
+                item.encode("utf-8")
+            elif isinstance(item, dict):
+                "".join(item).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def compact(text: str) -> str:
@@ -70,9 +84,9 @@ def pointer(path: Sequence[str | int]) -> str:
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
 
 
-def _walk(value: Json) -> Iterator[tuple[Json, int]]:
+def _walk(value: object) -> Iterator[tuple[object, int]]:
     """Every value in a value with its level: that of a container counts the container."""
-    waiting: list[tuple[Json, int]] = [(value, 0)]
+    waiting = [(value, 0)]
     while waiting:
         item, level = waiting.pop()
         if isinstance(item, dict | list):
@@ -81,24 +95,11 @@ def _walk(value: Json) -> Iterator[tuple[Json, int]]:
         yield item, level
 
 
-def _is_text(value: Json) -> bool:
-    """Whether every name and every string can be written in UTF-8."""
-    try:
-        for item, _ in _walk(value):
-            if isinstance(item, str):
-                item.encode("utf-8")
-            elif isinstance(item, dict):
-                "".join(item).encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     members = dict(pairs)
     if len(members) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in members if names.count(name) > 1)
+        counts = Counter(name for name, _ in pairs)
+        twice = next(name for name in members if counts[name] > 1)
         raise TextError(f"the name {json.dumps(twice[:100])} stands twice in one object")
     return members
 

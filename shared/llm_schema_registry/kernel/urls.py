@@ -1,0 +1,28 @@
+"""Whether the URLs of other servers can be used, found out without a connection and without repeating them."""
+
+from __future__ import annotations
+
+import psycopg
+import redis.asyncio as redis
+from psycopg import conninfo
+
+POSTGRES_SCHEMES = ("postgresql://", "postgres://")
+REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
+
+
+def is_postgres(url: str) -> bool:
+    """Whether libpq can parse the URL."""
+    try:
+        conninfo.conninfo_to_dict(url)
+    except (psycopg.ProgrammingError, UnicodeEncodeError):
+        return False
+    return url.startswith(POSTGRES_SCHEMES)
+
+
+def is_redis(url: str) -> bool:
+    """Whether the client library can make a connection object, which does not connect yet, from the URL."""
+    try:
+        redis.ConnectionPool.from_url(url).make_connection()  # type: ignore[no-untyped-call]
+    except (ValueError, TypeError, redis.RedisError):
+        return False
+    return url.startswith(REDIS_SCHEMES)
