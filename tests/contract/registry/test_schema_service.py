@@ -25,10 +25,11 @@ Name = Callable[..., str]
 async def test_what_is_registered_is_read_back(calls: Registry, name: Name) -> None:
     """The answer of the registration, of GetSchema and of GetVersion are one and the same."""
     subject = name()
+    text = f'{{ "title": "{subject}" }}'
 
     made = await calls.register(
         subject,
-        '{ "type": "object" }',
+        text,
         description="Orders\nof all shops",
         owner="team-red",
         tags=["pii", "eu", "pii"],
@@ -38,7 +39,7 @@ async def test_what_is_registered_is_read_back(calls: Registry, name: Name) -> N
     assert made.created
     assert (made.version.number, made.version.state) == (1, version_pb2.VERSION_STATE_ACTIVE)
     assert list(made.version.tags) == ["eu", "pii"]
-    assert made.schema.text == '{ "type": "object" }'
+    assert made.schema.text == text
     assert await calls.schema(made.schema.id) == made.schema
     latest = await calls.call(calls.subjects.GetVersion, subject_pb.GetVersionRequest(subject=subject, latest=True))
     assert (latest.version, latest.schema) == (made.version, made.schema)
