@@ -36,6 +36,7 @@ RECONNECT_SECONDS = 0.5
 """The pool repeats a failed connect for so long before it waits for a caller to ask again."""
 RETRY_SECONDS = 1.0
 CLOSE_SECONDS = 5.0
+ANSWERED_SECONDS = 1.0
 
 _UNAVAILABLE = frozenset(
     {
@@ -114,6 +115,7 @@ class Postgres:
         self._attempted = 0.0
         self._connected = 0.0
         self._failing = False
+        self._answered = -ANSWERED_SECONDS
         self._waits: set[asyncio.Timeout] = set()
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             self._attempt,
@@ -166,7 +168,14 @@ class Postgres:
         return await self._repeated(work, when_broken=False)
 
     async def check(self) -> None:
-        """Returns when the database answers. Raises as `connection` does."""
+        """Returns when the database answers. Raises as `connection` does.
+
+        When every connection is busy it is enough that somebody was answered less than ANSWERED_SECONDS ago: a pool
+        that works hard is not a database that is gone.
+        """
+        busy = not self._pool.closed and self.measure().idle == 0
+        if busy and time.monotonic() - self._answered < ANSWERED_SECONDS:
+            return
 
         async def ask(connection: Connection) -> None:
             await connection.execute("SELECT 1")
@@ -186,11 +195,14 @@ class Postgres:
         for attempt in range(1, ATTEMPTS_MAX):
             held = await self._acquire()
             try:
-                return await work(held)
+                result = await work(held)
             except psycopg.Error as error:
                 if error.sqlstate not in _REPEATED and not (when_broken and is_broken(held, error)):
                     with translated():
                         raise
+            else:
+                self._answered = time.monotonic()
+                return result
             finally:
                 await self._release(held)
             await asyncio.sleep(self._jitter.random() * BACKOFF_SECONDS * 2**attempt)

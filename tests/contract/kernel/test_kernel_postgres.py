@@ -119,6 +119,22 @@ async def test_exhausted(options: PostgresOptions) -> None:
     assert refused.value.retry_seconds
 
 
+async def test_a_busy_pool_is_no_database_that_is_gone(options: PostgresOptions) -> None:
+    """With every connection taken the check believes the last answer while it is young, and then asks in vain."""
+    waiting = replace(options, pool_max=1, connection_timeout_seconds=0.2)
+    async with Postgres(waiting) as database:
+        await database.check()
+        async with database.connection():
+            await database.check()
+            async with asyncio.timeout(10):
+                while True:
+                    try:
+                        await database.check()
+                    except errors.PoolExhausted:
+                        break
+                    await asyncio.sleep(0.05)
+
+
 async def test_queue_is_bounded(options: PostgresOptions) -> None:
     """More callers than may wait are refused at once."""
     async with Postgres(replace(options, pool_max=1, waiting_max=1)) as database, asyncio.TaskGroup() as group:
