@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -27,9 +28,8 @@ def test_every_command_of_the_tour_works(make_service: MakeService, database_url
     """Each prints the answer that a reader expects."""
     service = make_service(database_url)
     service.start()
-    bash = (
-        tour().replace("127.0.0.1:9090", service.target).replace(".venv/bin/buf", f"{Path(sys.executable).parent}/buf")
-    )
+    bash = tour().replace("127.0.0.1:9090", service.target).replace(".venv/bin/buf", "buf")
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     setup, *calls = CALL.split(bash)
     assert len(calls) == 6
 
@@ -38,6 +38,7 @@ def test_every_command_of_the_tour_works(make_service: MakeService, database_url
         done = subprocess.run(
             ["bash", "-euc", f"{setup}\n$CALL {call}"],
             cwd=ROOT,
+            env=environment,
             capture_output=True,
             text=True,
             timeout=60,
@@ -46,7 +47,11 @@ def test_every_command_of_the_tour_works(make_service: MakeService, database_url
         assert done.returncode == 0, done.stderr
         answers.append(json.loads(done.stdout))
     watch = subprocess.Popen(
-        ["bash", "-euc", f"{setup}\nexec $CALL {calls[-1]}"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        ["bash", "-euc", f"{setup}\nexec $CALL {calls[-1]}"],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         assert watch.stdout is not None
