@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import statistics
 import subprocess
 import sys
@@ -20,7 +19,6 @@ from tests.fix_service import Service, environment
 ROOT = Path(__file__).resolve().parent.parent.parent
 ROUNDS = 7
 """Rounds of each side, taken in turn: the median of their ratios is what counts."""
-TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 Call = Callable[[], Awaitable[object]]
 
@@ -69,9 +67,11 @@ async def load(call: Call, *, requests: int, clients: int, pid: int | None = Non
 
 
 def cpu_seconds(pid: int) -> float:
-    """CPU time that a process has used. Source: proc(5), fields utime and stime."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
+    """CPU time that the living threads of a process have used, to the nanosecond.
+
+    Source: Documentation/scheduler/sched-stats.rst of Linux, first field of /proc/<pid>/task/<tid>/schedstat.
+    """
+    return sum(int(path.read_text().split()[0]) for path in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
 
 
 def table(name: str, rounds: Sequence[Round]) -> str:
