@@ -31,6 +31,8 @@ from services.registry.ports import Bell, Head, Store
 KEPT_CHANGES_MAX = 1024
 KEPT_BYTES_MAX = 16 << 20
 POLL_SECONDS = 1.0
+GATHER_SECONDS = 0.05
+"""Least time between two looks at the store: under load the changes of that time are read at once."""
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 10.0
 WATCHERS_MAX = 1000
@@ -109,6 +111,7 @@ class Feed:
                 self._failure = None
                 self._refreshed = asyncio.get_running_loop().time()
             if not more:
+                await asyncio.sleep(GATHER_SECONDS)
                 await self._bell.wait(POLL_SECONDS)
 
     async def check(self) -> str | None:

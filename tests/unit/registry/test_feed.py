@@ -181,7 +181,8 @@ async def test_nothing_happens_for_a_while(history: History, monkeypatch: pytest
 
 async def test_a_filtered_watch_has_heartbeats_too(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
     """While others write, its token moves on although it is told of no change."""
-    monkeypatch.setattr(feed_module, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr(feed_module, "HEARTBEAT_SECONDS", 0.3)
+    monkeypatch.setattr(feed_module, "GATHER_SECONDS", 0)
     place = await history.feed.now()
 
     async def write() -> None:

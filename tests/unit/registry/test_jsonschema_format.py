@@ -281,6 +281,15 @@ def test_canonical_texts_are_equal_exactly_for_equal_values(left: object, right:
     assert (left_text == right_text) == same
 
 
+@given(VALUES)
+def test_the_fast_canonical_text_is_the_same(value: object) -> None:
+    """Plain integers take a shorter way to the same text."""
+    text = json.dumps(value)
+    read = json_text.read(text)
+
+    assert json_text.canonical_text(text, read) == json_text.canonical(read)
+
+
 def _with_types(value: object) -> object:
     """The value with booleans told from numbers, as JSON does and Python does not."""
     if isinstance(value, bool):

@@ -71,6 +71,14 @@ class Documents:
             waiting.extend((child.schema, path + child.path, base, start) for child in children(schema))
 
 
+def may_refer(text: str, sources: Mapping[str, str]) -> bool:
+    """Whether a schema may be beyond a limit, or lead back to itself.
+
+    A small text without any reference is a tree of few subschemas; a name can be hidden only by an escape.
+    """
+    return bool(sources) or len(text) > SUBSCHEMAS_MAX or "Ref" in text or "$ref" in text or "\\u" in text
+
+
 def measure(root: Json, sources: Mapping[str, Json]) -> bool:
     """Whether checking data may take exponentially many steps in the depth of the data.
 

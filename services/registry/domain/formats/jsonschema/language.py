@@ -51,7 +51,9 @@ class JsonSchema:
         value = _read(schema_text)
         draft = _draft(value)
         try:
-            explosive = cost.measure(value, {name: _read(source) for name, source in sources.items()})
+            explosive = cost.may_refer(schema_text, sources) and cost.measure(
+                value, {name: _read(source) for name, source in sources.items()}
+            )
         except cost.TooCostly as error:
             raise InvalidSchema(f"the schema is refused: {error}") from None
         except ValueError as error:  # Of urllib: an address that none is.
@@ -64,8 +66,8 @@ class JsonSchema:
             format=Format.JSON,
             text=schema_text,
             identity_body=json_text.compact(schema_text).encode("utf-8"),
-            semantic_body=json_text.canonical(value).encode("utf-8"),
-            annotations=tuple(_annotations(value)),
+            semantic_body=json_text.canonical_text(schema_text, value).encode("utf-8"),
+            annotations=tuple(_annotations(schema_text, value)),
             sources=dict(sources),
             explosive=explosive,
         )
@@ -204,8 +206,10 @@ def _unknown(path: tuple[str | int, ...], keyword: str) -> Problem:
     return Problem(json_text.pointer((*path, keyword)), "", keyword[:100], message)
 
 
-def _annotations(schema: json_text.Json) -> Iterable[str]:
+def _annotations(schema_text: str, schema: json_text.Json) -> Iterable[str]:
     """Titles and descriptions anywhere in the schema."""
+    if not any(f'"{keyword}"' in schema_text for keyword in ANNOTATIONS):
+        return
     for _, item in walk(schema):
         for keyword in ANNOTATIONS:
             value = item.get(keyword)
