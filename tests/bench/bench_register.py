@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
 import random
 import sys
 
@@ -32,7 +33,7 @@ async def bare_transaction(database: Postgres) -> None:
         await connection.execute("INSERT INTO bare (payload) VALUES (%s)", [PAYLOAD])
 
 
-async def run(target: str, url: str) -> tuple[list[measuring.Round], list[measuring.Round]]:
+async def run(target: str, url: str, pid: int) -> tuple[list[measuring.Round], list[measuring.Round]]:
     ours: list[measuring.Round] = []
     bare: list[measuring.Round] = []
     numbers = itertools.count(1)
@@ -59,8 +60,12 @@ async def run(target: str, url: str) -> tuple[list[measuring.Round], list[measur
             await measuring.load(register, requests=200, clients=CLIENTS)
             await measuring.load(lambda: bare_transaction(database), requests=200, clients=CLIENTS)
         for _ in range(measuring.ROUNDS):
-            bare.append(await measuring.load(lambda: bare_transaction(database), requests=REQUESTS, clients=CLIENTS))
-            ours.append(await measuring.load(register, requests=REQUESTS, clients=CLIENTS))
+            bare.append(
+                await measuring.load(
+                    lambda: bare_transaction(database), requests=REQUESTS, clients=CLIENTS, pid=os.getpid()
+                )
+            )
+            ours.append(await measuring.load(register, requests=REQUESTS, clients=CLIENTS, pid=pid))
     return ours, bare
 
 
@@ -69,7 +74,7 @@ def main() -> int:
         url = server.create_database("bench")
         options = {"database__pool_min": POOL, "database__pool_max": POOL, "observability__log_level": "warning"}
         with measuring.registry(url, **options) as service:
-            ours, bare = asyncio.run(run(service.target, url))
+            ours, bare = asyncio.run(run(service.target, url, service.pid))
     print(measuring.table("registry RegisterSchema", ours))
     print(measuring.table("bare transaction", bare))
     rate = measuring.ratio(ours, bare, lambda each: each.rate)

@@ -76,7 +76,10 @@ class Slice:
 
 
 Observer = Callable[[Head, Sequence[Change]], None]
-"""Told of new changes, in order and each once; and of a new epoch with no changes. Must not raise."""
+"""Told of purges, in order and each once, among other changes or not; of a new epoch with no changes. Must not raise.
+
+While nobody watches, changes that purge nothing are not even read.
+"""
 
 
 class Feed:
@@ -135,6 +138,11 @@ class Feed:
             return False
         if head.position == known.position:
             return False
+        if self.watchers == 0 and head.purge_position == known.purge_position:
+            self._kept.clear()
+            self._kept_bytes = 0
+            await self._publish(head, [])
+            return False
         changes = await self._store.changes(
             after=known.position, limit=CHANGE_PAGE_SIZE_MAX, text_bytes_max=ANSWER_BYTES_MAX
         )
@@ -142,8 +150,12 @@ class Feed:
             return False
         if changes[-1].epoch > head.epoch:
             return True  # An epoch began in between: the next look begins with it.
-        await self._publish(replace(head, position=changes[-1].position), changes)
-        return changes[-1].position < head.position
+        if changes[-1].position >= head.position:
+            await self._publish(replace(head, position=changes[-1].position), changes)
+            return False
+        # The newest purge may be still to come: it counts as unknown until it is read.
+        await self._publish(replace(head, position=changes[-1].position, purge_position=known.purge_position), changes)
+        return True
 
     async def now(self) -> Place:
         """The place after the newest change of the store."""

@@ -7,6 +7,7 @@ import datetime
 import random
 from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
+from dataclasses import replace
 
 import pytest
 import pytest_asyncio
@@ -14,7 +15,7 @@ import pytest_asyncio
 from llm_schema_registry import errors
 from services.registry.adapters.memory_store import MemoryBell, MemoryStore
 from services.registry.domain.events import EpochStarted, SettingsChanged
-from services.registry.ports import Proposal
+from services.registry.ports import Head, Proposal
 from services.registry.usecases import feed as feed_module
 from services.registry.usecases.feed import Feed, Place
 from services.registry.usecases.writer import Decision, Intent, Writer
@@ -241,6 +242,30 @@ async def test_watches_are_limited(history: History, monkeypatch: pytest.MonkeyP
         assert (await anext(second)).place.position == 1
 
 
+async def test_without_watchers_only_purges_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody else needs the changes; a purge is never missed, also behind many other changes."""
+    monkeypatch.setattr(feed_module, "CHANGE_PAGE_SIZE_MAX", 2)
+    history = History()
+    heard: list[int] = []
+    feed = Feed(history.store, history.bell, [lambda _, changes: heard.extend(each.position for each in changes)])
+    await feed.refresh()
+    await history.change(count=5)
+    await feed.refresh()
+    assert (heard, feed.position) == ([], 5)
+
+    await history.change(count=4)
+    head = await history.store.head()
+    monkeypatch.setattr(history.store, "head", lambda: _settled(replace(head, purge_position=9)))
+    while await feed.refresh():
+        pass
+
+    assert heard == [6, 7, 8, 9]
+
+
+async def _settled(head: Head) -> Head:
+    return head
+
+
 async def test_observers_hear_every_change_once() -> None:
     """In order, and of a new epoch without changes."""
     history = History()
@@ -250,6 +275,7 @@ async def test_observers_hear_every_change_once() -> None:
         history.bell,
         [lambda head, changes: heard.append((head.epoch, [change.position for change in changes]))],
     )
+    feed.watchers = 1
 
     await feed.refresh()
     await history.change(count=3)
