@@ -11,6 +11,8 @@ import pytest_asyncio
 
 from llm_schema_registry.client import RegistryClient
 from llm_schema_registry.registry.v1 import (
+    change_pb2,
+    change_service_pb2,
     compatibility_pb2,
     schema_pb2,
     schema_service_pb2,
@@ -46,13 +48,10 @@ class Registry:
         return await self.client.call(method, request, **options)
 
     async def register(self, subject: str, schema: object, **fields: Any) -> schema_service_pb2.RegisterSchemaResponse:
-        """Registers a JSON Schema: text, or a value that becomes text."""
-        request = schema_service_pb2.RegisterSchemaRequest(
-            subject=subject,
-            format=schema_pb2.SCHEMA_FORMAT_JSON,
-            text=schema if isinstance(schema, str) else json.dumps(schema),
-            **fields,
-        )
+        """Registers a schema, JSON Schema unless told otherwise: text, or a value that becomes text."""
+        text = schema if isinstance(schema, str) else json.dumps(schema)
+        given: dict[str, Any] = {"format": schema_pb2.SCHEMA_FORMAT_JSON, "subject": subject, "text": text} | fields
+        request = schema_service_pb2.RegisterSchemaRequest(**given)
         return await self.call(self.schemas.RegisterSchema, request)
 
     async def level(self, subject: str, level: compatibility_pb2.CompatibilityLevel.ValueType = NONE) -> None:
@@ -87,6 +86,17 @@ class Registry:
         """A content."""
         request = schema_service_pb2.GetSchemaRequest(id=schema_id)
         return (await self.call(self.schemas.GetSchema, request)).schema
+
+    async def events(self, subject: str) -> list[change_pb2.ChangeEvent]:
+        """What happened to a subject so far, in order."""
+        request = change_service_pb2.ListChangesRequest(subject_prefix=subject, page_size=1000)
+        answer = await self.call(self.changes.ListChanges, request)
+        while answer.more:
+            request.resume_token = answer.resume_token
+            following = await self.call(self.changes.ListChanges, request)
+            answer.changes.extend(following.changes)
+            answer.more, answer.resume_token = following.more, following.resume_token
+        return [change.event for change in answer.changes]
 
 
 @pytest_asyncio.fixture

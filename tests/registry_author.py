@@ -19,7 +19,7 @@ from services.registry.domain.events import (
     VersionTransitioned,
     VersionUpdated,
 )
-from services.registry.domain.model import Format, Reference, Schema, State, Version
+from services.registry.domain.model import Format, Reference, Schema, Settings, State, Version
 from services.registry.ports import Basis, Proposal, Stale, Store
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -145,7 +145,7 @@ class Author:
 
     async def set_level(self, subject: str, level: str | None) -> Change:
         """Sets or removes a level; an empty subject is the global one."""
-        return await self.propose(SettingsChanged(subject, level))
+        return await self.propose(SettingsChanged(subject, Settings(level)))
 
     def _tick(self) -> datetime:
         self.time += timedelta(seconds=1)

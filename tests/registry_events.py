@@ -19,7 +19,9 @@ from services.registry.domain.events import (
     VersionUpdated,
 )
 from services.registry.domain.evolution.levels import LEVELS
-from services.registry.domain.model import Format, Reference, Schema, State, Version
+from services.registry.domain.evolution.policy import Policy
+from services.registry.domain.model import Format, Reference, Schema, Settings, State, Version
+from services.registry.domain.settings import NOTHING_SET
 
 _TIME = datetime(2026, 11, 23, 12, 30, 45, 123456, tzinfo=UTC)
 _REFERENCE = Reference("https://example.com/address.json", "address", 3)
@@ -31,6 +33,7 @@ _SCHEMA = Schema(
     identity=b"\x01" + bytes(range(32)),
     semantic=b"\x01" + bytes(range(32, 64)),
     create_time=_TIME - timedelta(days=400),
+    dialect="http://json-schema.org/draft-07/schema",
 )
 _VERSION = Version(
     subject="orders.order-created",
@@ -48,15 +51,17 @@ _VERSION = Version(
 )
 
 EXAMPLES: dict[str, Event] = {
-    "version_registered": VersionRegistered(_VERSION, _SCHEMA, (_REFERENCE, Reference("b.json", "b", 1))),
+    "version_registered": VersionRegistered(_VERSION, _SCHEMA, (_REFERENCE, Reference("b.json", "b", 1)), True),
     "version_updated": VersionUpdated(_VERSION),
-    "version_transitioned": VersionTransitioned(_VERSION, State.ACTIVE),
+    "version_transitioned": VersionTransitioned(_VERSION, State.ACTIVE, accepted_undecided=True),
     "subject_rolled_back": SubjectRolledBack("orders.order-created", 3, (4, 7)),
     "versions_deleted": VersionsDeleted("orders.order-created", (1, 2)),
     "versions_purged": VersionsPurged("orders.order-created", (1, 2), (5, 2147483647), settings_removed=True),
-    "config_updated": SettingsChanged("orders.order-created", "FULL_TRANSITIVE"),
-    "config_updated-removed": SettingsChanged("orders.order-created", None),
-    "config_updated-global": SettingsChanged("", "NONE"),
+    "config_updated": SettingsChanged(
+        "orders.order-created", Settings("FULL_TRANSITIVE", Policy.LENIENT, False, True, True)
+    ),
+    "config_updated-removed": SettingsChanged("orders.order-created", NOTHING_SET),
+    "config_updated-global": SettingsChanged("", Settings("NONE")),
     "epoch_started": EpochStarted(2, 1, 9007199254740993),
 }
 """By name of their golden file: the kind, and after a dash what is special."""
@@ -68,7 +73,18 @@ _zones = st.sampled_from([UTC, timezone(timedelta(hours=5, minutes=30)), timezon
 times = st.datetimes(datetime(1970, 1, 2), datetime(9999, 12, 30), timezones=_zones)  # noqa: DTZ001 - the zone is drawn
 _references = st.lists(st.builds(Reference, _texts, _texts, _numbers), max_size=3).map(tuple)
 _fingerprints = st.binary(min_size=33, max_size=33)
-schemas = st.builds(Schema, _numbers, st.sampled_from(Format), _texts, _references, _fingerprints, _fingerprints, times)
+schemas = st.builds(
+    Schema, _numbers, st.sampled_from(Format), _texts, _references, _fingerprints, _fingerprints, times, _texts
+)
+_switches = st.none() | st.booleans()
+_settings = st.builds(
+    Settings,
+    st.none() | st.sampled_from(sorted(LEVELS)),
+    st.none() | st.sampled_from(Policy),
+    _switches,
+    _switches,
+    _switches,
+)
 versions = st.builds(
     Version,
     subject=_texts,
@@ -85,13 +101,13 @@ versions = st.builds(
     delete_time=st.none() | times,
 )
 events: st.SearchStrategy[Event] = st.one_of(
-    st.builds(VersionRegistered, versions, schemas, _references),
+    st.builds(VersionRegistered, versions, schemas, _references, st.booleans()),
     st.builds(VersionUpdated, versions),
-    st.builds(VersionTransitioned, versions, st.sampled_from(State)),
+    st.builds(VersionTransitioned, versions, st.sampled_from(State), st.booleans()),
     st.builds(SubjectRolledBack, _texts, _numbers, _ascending),
     st.builds(VersionsDeleted, _texts, _ascending),
     st.builds(VersionsPurged, _texts, _ascending, _ascending, st.booleans()),
-    st.builds(SettingsChanged, _texts, st.none() | st.sampled_from(sorted(LEVELS))),
+    st.builds(SettingsChanged, _texts, _settings),
     st.builds(EpochStarted, _numbers, _numbers, st.integers(0, 2**63 - 1)),
 )
 changes = st.builds(Change, _numbers, st.integers(1, 2**63 - 1), times, _texts, events)

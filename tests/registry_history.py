@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from llm_schema_registry import errors
 from services.registry.domain.events import SettingsChanged, SubjectRolledBack, VersionsDeleted, VersionsPurged
-from services.registry.domain.model import Reference, State
+from services.registry.domain.model import Reference, Settings, State
 from services.registry.ports import Stale, Store, VersionFilter
 from tests.registry_author import Author, fingerprint
 
@@ -35,8 +35,8 @@ def step(rng: random.Random) -> Step:
         (2, lambda author: _if_there(author, subject, number, lambda: author.transition(subject, number, state))),
         (2, lambda author: _if_there(author, subject, number, lambda: author.update(subject, number, text, ("u",)))),
         (1, lambda author: author.propose(SubjectRolledBack(subject, number, (number + 1,)))),
-        (1, lambda author: author.propose(SettingsChanged(subject, level))),
-        (1, lambda author: author.propose(SettingsChanged("", level or "BACKWARD"))),
+        (1, lambda author: author.propose(SettingsChanged(subject, Settings(level)))),
+        (1, lambda author: author.propose(SettingsChanged("", Settings(level)))),
     ]
     weights, choices = zip(*steps, strict=True)
     chosen: Step = rng.choices(choices, weights)[0]

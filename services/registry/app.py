@@ -27,10 +27,13 @@ from llm_schema_registry.registry.v1 import (
 from services.registry.adapters.cached_contents import CachedContents
 from services.registry.adapters.postgres_bell import PostgresBell
 from services.registry.adapters.postgres_store import PostgresStore
+from services.registry.adapters.protoc import compile_files
 from services.registry.adapters.redis_contents import RedisContents, RedisOptions, check_redis, open_redis
 from services.registry.adapters.workers import WorkerPool
+from services.registry.domain.formats import SchemaFormat
 from services.registry.domain.formats.avro import Avro
-from services.registry.domain.formats.jsonschema import JsonSchema
+from services.registry.domain.formats.jsonschema import DRAFT_ADDRESSES, JsonSchema
+from services.registry.domain.formats.protobuf import Protobuf
 from services.registry.domain.model import Format
 from services.registry.handlers.changes import ChangeService
 from services.registry.handlers.compatibility import CompatibilityService
@@ -47,6 +50,7 @@ from services.registry.usecases.housekeeping import keep_house
 from services.registry.usecases.library import Library
 from services.registry.usecases.queries import Queries
 from services.registry.usecases.register import Register
+from services.registry.usecases.validate import ValidateData
 from services.registry.usecases.writer import Writer
 
 PACKAGE = "llm_schema_registry.registry.v1"
@@ -113,7 +117,13 @@ DEFINITION = Definition(name="registry", settings=RegistrySettings, build=build)
 def servicers(ports: Ports, runtime: Runtime[RegistrySettings]) -> Sequence[Servicer]:
     """The services of the contract."""
     store, caches, clock, limits = ports.store, ports.caches, runtime.clock, runtime.settings.limits
-    library = Library(store, caches.contents, {Format.JSON: JsonSchema(), Format.AVRO: Avro()}, ports.workers)
+    dialects = {Format.JSON: DRAFT_ADDRESSES[runtime.settings.formats.json_schema_draft]}
+    formats: dict[Format, SchemaFormat] = {
+        Format.JSON: JsonSchema(),
+        Format.AVRO: Avro(),
+        Format.PROTOBUF: Protobuf(compile_files),
+    }
+    library = Library(store, caches.contents, formats, ports.workers, dialects)
     observers = [tier.observe_commit for tier in (caches.memory, caches.shared) if tier is not None]
     writer = Writer(store, clock, random.Random(), observers)  # noqa: S311 - spreads repeats, keeps no secret
     queries = Queries(store, library)
@@ -121,9 +131,10 @@ def servicers(ports: Ports, runtime: Runtime[RegistrySettings]) -> Sequence[Serv
     encoded = EncodedSchemas() if caches.memory else EncodedSchemas(bytes_max=0)
     schemas = SchemaService(Register(store, library, writer, clock), queries, library, encoded, text_bytes_max)
     subjects = SubjectService(queries, ChangeVersion(store, library, writer), ChangeSubject(store, writer))
-    compatibility = CompatibilityService(store, library, text_bytes_max)
+    compatibility = CompatibilityService(store, queries, library, text_bytes_max)
+    validate = ValidateData(store, queries, library)
     validation = ValidationService(
-        queries, library, text_bytes_max=text_bytes_max, data_bytes_max=limits.data_bytes_max
+        validate, library, text_bytes_max=text_bytes_max, data_bytes_max=limits.data_bytes_max
     )
     changes = ChangeService(ports.feed)
     return [

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
 from services.registry.domain.events import Change, Event, RequestKey
-from services.registry.domain.model import Format, Schema, State, Subject, Version, VersionHead
+from services.registry.domain.model import Format, Schema, Settings, State, Subject, Version, VersionHead
 
 T = TypeVar("T")
 
@@ -69,16 +69,16 @@ class Basis:
 
     revision: of the subject; 0 when the name was never used. Every commit under the subject makes it larger.
     global_revision: of the global settings. next_number: of the next version, 1 for a new name.
-    level: the subject's own, None when it has none. live: heads of its live versions, by number.
+    own: the subject's own settings. general: the global ones. live: heads of its live versions, by number.
     schema_id: of the content that was asked for, None when it never had one. schema_purged: its text is gone.
     """
 
     epoch: int
     global_revision: int
-    global_level: str
+    general: Settings
     revision: int
     next_number: int
-    level: str | None
+    own: Settings
     live: tuple[VersionHead, ...]
     schema_id: int | None = None
     schema_purged: bool = False

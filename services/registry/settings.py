@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from llm_schema_registry.kernel.settings import DatabaseSettings, RedisSettings, Section, ServiceSettings
@@ -29,6 +31,15 @@ class LimitSettings(Section):
     )
 
 
+class FormatSettings(Section):
+    """How schemas are read."""
+
+    json_schema_draft: Literal["4", "6", "7", "2019-09", "2020-12"] = Field(
+        default="2020-12",
+        description="Draft of JSON Schemas that name none in `$schema`. What is registered already keeps its draft.",
+    )
+
+
 class RegistrySettings(ServiceSettings):
     """All options of the registry service."""
 
@@ -36,3 +47,4 @@ class RegistrySettings(ServiceSettings):
     redis: RedisSettings = Field(default_factory=RedisSettings)
     cache: CacheSettings = Field(default_factory=CacheSettings)
     limits: LimitSettings = Field(default_factory=LimitSettings)
+    formats: FormatSettings = Field(default_factory=FormatSettings)

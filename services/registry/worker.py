@@ -14,8 +14,11 @@ import signal
 import sys
 from typing import BinaryIO
 
+# Imported so that the first work does not wait for them.
+import services.registry.adapters.protoc
 import services.registry.domain.formats.avro
-import services.registry.domain.formats.jsonschema  # noqa: F401 - so that the first work does not wait for it
+import services.registry.domain.formats.jsonschema
+import services.registry.domain.formats.protobuf  # noqa: F401
 
 MEMORY_BYTES_MAX = 2 << 30
 LENGTH_BYTES = 4

@@ -28,6 +28,7 @@ from services.registry.domain.events import (
 )
 from services.registry.domain.limits import SCHEMA_ID_MAX
 from services.registry.domain.model import Schema, Subject, Version, VersionHead
+from services.registry.domain.settings import NOTHING_SET
 from services.registry.domain.state import Inapplicable, RegistryState, StoredVersion
 from services.registry.ports import Basis, Head, Proposal, Stale, VersionFilter
 
@@ -97,10 +98,10 @@ class MemoryStore:
         return Basis(
             epoch=state.epoch,
             global_revision=state.global_revision,
-            global_level=state.global_level,
+            general=state.general,
             revision=record.revision if record else 0,
             next_number=record.next_number if record else 1,
-            level=record.level if record else None,
+            own=record.own if record else NOTHING_SET,
             live=tuple(_head(version) for version in record.live()) if record else (),
             schema_id=schema_id,
             schema_purged=schema_id is not None and state.schemas[schema_id].schema is None,
@@ -247,12 +248,12 @@ class MemoryStore:
     async def subject(self, name: str) -> Subject | None:
         """See Store."""
         record = self._state.subjects.get(name)
-        return record.noun(self._state.global_level) if record and record.exists else None
+        return record.noun(self._state.general) if record and record.exists else None
 
     async def subjects(self, *, prefix: str, include_deleted: bool, after: str | None, limit: int) -> Sequence[Subject]:
         """See Store."""
         found = (
-            record.noun(self._state.global_level)
+            record.noun(self._state.general)
             for name, record in sorted(self._state.subjects.items())
             if name.startswith(prefix) and (after is None or name > after) and record.versions
         )

@@ -20,6 +20,7 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
+from services.registry.adapters.settings_json import to_json
 from services.registry.codec import events as codec
 from services.registry.domain.events import (
     EpochStarted,
@@ -32,6 +33,7 @@ from services.registry.domain.events import (
     VersionUpdated,
 )
 from services.registry.domain.model import Reference, State, Version
+from services.registry.domain.settings import is_empty
 from services.registry.ports import Proposal
 
 CHANNEL = "registry_changes"
@@ -51,25 +53,25 @@ Step = tuple[str, Parameters]
 _NEW_SUBJECT = """
 subject AS (
     INSERT INTO registry.subjects
-        (name, revision, next_number, level, stored_count, live_count, create_time, update_time, delete_time)
-    VALUES (%(subject)s, 1, 1 + %(added)s, %(level)s, %(added)s, %(added)s, %(time)s, %(time)s, NULL)
+        (name, revision, next_number, settings, stored_count, live_count, create_time, update_time, delete_time)
+    VALUES (%(subject)s, 1, 1 + %(added)s, %(settings)s, %(added)s, %(added)s, %(time)s, %(time)s, NULL)
     RETURNING 1
 )
 """
 
-# A subject that did not exist for callers (no version, no level) begins anew, but for its numbers.
+# A subject that did not exist for callers (no version, no settings) begins anew, but for its numbers.
 _MOVED_SUBJECT = """
 subject AS (
     UPDATE registry.subjects SET
         revision = revision + 1,
         next_number = next_number + %(added)s,
-        level = CASE WHEN %(sets_level)s THEN %(level)s::text ELSE level END,
+        settings = CASE WHEN %(sets_settings)s THEN %(settings)s::jsonb ELSE settings END,
         stored_count = stored_count + %(added)s - %(purged)s,
         live_count = live_count + %(added)s - %(deleted)s,
-        create_time = CASE WHEN stored_count = 0 AND level IS NULL THEN %(time)s ELSE create_time END,
+        create_time = CASE WHEN stored_count = 0 AND settings IS NULL THEN %(time)s ELSE create_time END,
         update_time = %(time)s,
         delete_time = CASE
-            WHEN stored_count = 0 AND level IS NULL THEN NULL
+            WHEN stored_count = 0 AND settings IS NULL THEN NULL
             WHEN live_count + %(added)s - %(deleted)s > 0 THEN NULL
             WHEN live_count > 0 THEN %(time)s
             ELSE delete_time
@@ -84,13 +86,14 @@ subject AS (
 # after the lock, so no dead row is left behind. A content that someone else inserts meanwhile is found by nobody here.
 _CONTENT = """
 content AS (
-    INSERT INTO registry.schemas AS known (id, format, text, identity, semantic, create_time)
-    SELECT %(schema_id)s, %(format)s, %(text)s, %(identity)s, %(semantic)s, %(schema_time)s FROM ready
+    INSERT INTO registry.schemas AS known (id, format, text, identity, semantic, create_time, dialect)
+    SELECT %(schema_id)s, %(format)s, %(text)s, %(identity)s, %(semantic)s, %(schema_time)s, %(dialect)s FROM ready
     ON CONFLICT (identity) DO UPDATE SET
         format = excluded.format,
         text = excluded.text,
         semantic = excluded.semantic,
-        create_time = excluded.create_time
+        create_time = excluded.create_time,
+        dialect = excluded.dialect
     WHERE known.text IS NULL AND known.id = excluded.id
     RETURNING id
 ), held AS (
@@ -177,7 +180,7 @@ rolled AS (
 )
 """
 
-_LEVEL = "done AS (SELECT FROM subject)"
+_SETTINGS = "done AS (SELECT FROM subject)"
 
 _NOTHING = "done AS (SELECT)"
 
@@ -194,7 +197,7 @@ moved AS (
         position = position + 1,
         epoch = %(next_epoch)s,
         purge_position = CASE WHEN %(purges)s THEN position + 1 ELSE purge_position END,
-        global_level = COALESCE(%(global_level)s::text, global_level),
+        global_settings = COALESCE(%(global_settings)s::jsonb, global_settings),
         global_revision = global_revision + %(global_step)s
     FROM done
     WHERE epoch = %(epoch)s AND NOT fenced
@@ -315,7 +318,7 @@ def statements(proposal: Proposal) -> list[Step]:
         case VersionsPurged():
             return [*_purged(event, parameters), _append([_NOTHING], parameters)]
         case SettingsChanged():
-            parts, own = [_LEVEL if event.subject else _NOTHING], {}
+            parts, own = [_SETTINGS if event.subject else _NOTHING], {}
         case EpochStarted():
             return [_append([_NOTHING, _MOVED_HEAD, _EPOCH], parameters)]
     if event.subject:
@@ -335,15 +338,15 @@ def _head(proposal: Proposal) -> dict[str, Any]:
     """Parameters of the head, the change and the request id."""
     event, request = proposal.event, proposal.request
     epoch = event if isinstance(event, EpochStarted) else None
-    level = event.level if isinstance(event, SettingsChanged) and not event.subject else None
+    general = to_json(event.settings) if isinstance(event, SettingsChanged) and not event.subject else None
     return {
         "epoch": proposal.epoch,
         "next_epoch": epoch.epoch if epoch else proposal.epoch,
         "fork_position": epoch.fork_position if epoch else None,
         "purges": isinstance(event, VersionsPurged),
         "global_revision": proposal.global_revision,
-        "global_level": level,
-        "global_step": int(level is not None),
+        "global_settings": general,
+        "global_step": int(general is not None),
         "time": proposal.time,
         "actor": proposal.actor,
         "subject": event.subject,
@@ -359,15 +362,17 @@ def _head(proposal: Proposal) -> dict[str, Any]:
 def _subject(proposal: Proposal) -> dict[str, Any]:
     """Parameters of the subject's row."""
     event = proposal.event
-    removes_level = isinstance(event, VersionsPurged) and event.settings_removed
+    removed = isinstance(event, VersionsPurged) and event.settings_removed
     return {
         "revision": proposal.revision,
         "added": int(isinstance(event, VersionRegistered)),
         "number": event.version.number if isinstance(event, VersionRegistered) else 0,
         "deleted": len(event.versions) if isinstance(event, VersionsDeleted) else 0,
         "purged": len(event.versions) if isinstance(event, VersionsPurged) else 0,
-        "sets_level": removes_level or isinstance(event, SettingsChanged),
-        "level": event.level if isinstance(event, SettingsChanged) else None,
+        "sets_settings": removed or isinstance(event, SettingsChanged),
+        "settings": to_json(event.settings)
+        if isinstance(event, SettingsChanged) and not is_empty(event.settings)
+        else None,
     }
 
 
@@ -379,6 +384,7 @@ def _registered(event: VersionRegistered, words: Sequence[str]) -> tuple[list[st
         "identity": schema.identity,
         "semantic": schema.semantic,
         "schema_time": schema.create_time,
+        "dialect": schema.dialect,
     }
     if not event.references:
         return [_READY, _CONTENT, _VERSION], parameters

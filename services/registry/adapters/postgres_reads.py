@@ -11,9 +11,10 @@ from typing import Any
 
 from llm_schema_registry.kernel.postgres import Connection
 from services.registry.adapters.postgres_commit import ORPHANS
+from services.registry.adapters.settings_json import from_json
 from services.registry.codec import events as codec
 from services.registry.domain.events import Change, RequestKey
-from services.registry.domain.model import Format, Reference, Schema, Settings, State, Subject, Version, VersionHead
+from services.registry.domain.model import Format, Reference, Schema, State, Subject, Version, VersionHead
 from services.registry.ports import Basis, Head, VersionFilter
 
 Key = tuple[str, int]
@@ -28,7 +29,7 @@ _RESERVE = "SELECT nextval('registry.schema_ids') FROM generate_series(1, %(coun
 
 _BASIS = """
 SELECT
-    h.epoch, h.global_revision, h.global_level, s.revision, s.next_number, s.level,
+    h.epoch, h.global_revision, h.global_settings, s.revision, s.next_number, s.settings,
     c.id, c.id IS NOT NULL AND c.text IS NULL,
     live.numbers, live.schema_ids, live.states, live.activated
 FROM registry.head AS h
@@ -53,7 +54,7 @@ WHERE r.actor = %(actor)s AND r.method = %(method)s AND r.request_id = %(request
 """
 
 _SCHEMA_COLUMNS = """
-SELECT s.id, s.format, s.text, s.identity, s.semantic, s.create_time, r.names, r.subjects, r.versions
+SELECT s.id, s.format, s.text, s.identity, s.semantic, s.create_time, s.dialect, r.names, r.subjects, r.versions
 FROM registry.schemas AS s
 LEFT JOIN LATERAL (
     SELECT
@@ -108,12 +109,12 @@ SELECT
         WHERE v.subject = s.name AND v.state = 2 AND v.delete_time IS NULL
         ORDER BY v.number DESC LIMIT 1
     ), 0),
-    s.live_count, s.create_time, s.update_time, s.delete_time, COALESCE(s.level, h.global_level), s.level IS NULL
+    s.live_count, s.create_time, s.update_time, s.delete_time, s.settings, h.global_settings
 FROM registry.subjects AS s
 CROSS JOIN registry.head AS h
 """
 
-_SUBJECT = _SUBJECT_COLUMNS + "WHERE s.name = %(name)s AND (s.stored_count > 0 OR s.level IS NOT NULL)"
+_SUBJECT = _SUBJECT_COLUMNS + "WHERE s.name = %(name)s AND (s.stored_count > 0 OR s.settings IS NOT NULL)"
 
 _DEPENDENCIES = """
 SELECT DISTINCT r.target_subject, r.target_number
@@ -171,15 +172,15 @@ async def basis(connection: Connection, subject: str, identity: bytes | None) ->
     """See Store.basis."""
     row = await _row(connection, _BASIS, {"subject": subject, "identity": identity})
     assert row is not None, "the head has one row for ever"
-    epoch, global_revision, global_level, revision, next_number, level, schema_id, purged, *live = row
+    epoch, global_revision, general, revision, next_number, own, schema_id, purged, *live = row
     heads = zip(*live, strict=True) if live[0] is not None else ()
     return Basis(
         epoch=epoch,
         global_revision=global_revision,
-        global_level=global_level,
+        general=from_json(general),
         revision=revision or 0,
         next_number=next_number or 1,
-        level=level,
+        own=from_json(own),
         live=tuple(VersionHead(number, held, State(state), activated) for number, held, state, activated in heads),
         schema_id=schema_id,
         schema_purged=purged,
@@ -352,7 +353,7 @@ def _columns_of(keys: Collection[Key]) -> dict[str, Any]:
 
 
 def _schema(row: Row) -> Schema:
-    schema_id, form, text, identity, semantic, create_time, *references = row
+    schema_id, form, text, identity, semantic, create_time, dialect, *references = row
     named = zip(*references, strict=True) if references[0] is not None else ()
     return Schema(
         id=schema_id,
@@ -362,6 +363,7 @@ def _schema(row: Row) -> Schema:
         identity=identity,
         semantic=semantic,
         create_time=create_time,
+        dialect=dialect,
     )
 
 
@@ -371,9 +373,9 @@ def _version(row: Row) -> Version:
 
 
 def _subject(row: Row) -> Subject:
-    name, latest_version, version_count, create_time, update_time, delete_time, level, inherited = row
-    settings = Settings(level, inherited=inherited)
-    return Subject(name, latest_version, version_count, create_time, update_time, delete_time, settings)
+    name, latest_version, version_count, create_time, update_time, delete_time, own, general = row
+    times = create_time, update_time, delete_time
+    return Subject(name, latest_version, version_count, *times, own=from_json(own), general=from_json(general))
 
 
 def _change(row: Row) -> Change:

@@ -25,7 +25,7 @@ from services.registry.domain.events import (
     VersionTransitioned,
     VersionUpdated,
 )
-from services.registry.domain.model import Settings
+from services.registry.domain.settings import is_empty
 
 PAYLOAD_VERSION = 1
 """Of what `payload` writes. tests/corpora/changes/ holds golden files of every version that was ever written."""
@@ -105,6 +105,7 @@ def event(value: Event, *, text: bool = True, etags: bool = True) -> change_pb2.
                     version=nouns.version(value.version, etag=etags),
                     schema=nouns.schema(value.schema, text=text),
                     references=[nouns.reference(each) for each in value.references],
+                    accepted_undecided=value.accepted_undecided,
                 )
             )
         case VersionUpdated():
@@ -112,7 +113,9 @@ def event(value: Event, *, text: bool = True, etags: bool = True) -> change_pb2.
                 version_updated=change_pb2.VersionUpdated(version=nouns.version(value.version, etag=etags))
             )
         case VersionTransitioned():
-            message = change_pb2.VersionTransitioned(version=nouns.version(value.version, etag=etags))
+            message = change_pb2.VersionTransitioned(
+                version=nouns.version(value.version, etag=etags), accepted_undecided=value.accepted_undecided
+            )
             # `from` is a keyword of Python.
             setattr(message, "from", nouns.state_value(value.origin))
             return change_pb2.ChangeEvent(version_transitioned=message)
@@ -128,7 +131,7 @@ def kind(value: Event) -> str:
 
 
 def _config_updated(value: SettingsChanged) -> change_pb2.ConfigUpdated:
-    config = None if value.level is None else nouns.config(Settings(value.level))
+    config = None if is_empty(value.settings) else nouns.settings(value.settings)
     return change_pb2.ConfigUpdated(subject=value.subject, config=config)
 
 
@@ -179,6 +182,7 @@ def read_event(message: change_pb2.ChangeEvent) -> Event:
                 version=nouns.read_version(registered.version),
                 schema=nouns.read_schema(registered.schema),
                 references=tuple(nouns.read_reference(each) for each in registered.references),
+                accepted_undecided=registered.accepted_undecided,
             )
         case "version_updated":
             return VersionUpdated(nouns.read_version(message.version_updated.version))
@@ -188,6 +192,7 @@ def read_event(message: change_pb2.ChangeEvent) -> Event:
             return VersionTransitioned(
                 version=nouns.read_version(transitioned.version),
                 origin=nouns.known(nouns.read_state(origin), "version state", origin),
+                accepted_undecided=transitioned.accepted_undecided,
             )
         case "subject_rolled_back":
             rolled = message.subject_rolled_back
@@ -208,8 +213,7 @@ def read_event(message: change_pb2.ChangeEvent) -> Event:
             )
         case "config_updated":
             updated = message.config_updated
-            level = nouns.read_config(updated.config).level if updated.HasField("config") else None
-            return SettingsChanged(updated.subject, level)
+            return SettingsChanged(updated.subject, nouns.read_settings(updated.config))
         case "epoch_started":
             started = message.epoch_started
             return EpochStarted(started.epoch, started.parent, started.fork_position)

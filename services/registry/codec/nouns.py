@@ -6,30 +6,40 @@ A level is a name here, as in the domain: the enum's, without its prefix.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from llm_schema_registry import errors
 from llm_schema_registry.registry.v1 import compatibility_pb2, schema_pb2, subject_pb2, version_pb2
+from services.registry.domain.evolution.policy import Policy
 from services.registry.domain.model import Format, Reference, Schema, Settings, State, Subject, Version
+from services.registry.domain.settings import in_force
 
 _T = TypeVar("_T")
-LEVEL_FIELD = "compatibility_level"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+SETTING_FIELDS = {
+    "level": "compatibility_level",
+    "policy": "compatibility_policy",
+    "declared_properties_only": "declared_properties_only",
+    "reader_fills_defaults": "reader_fills_defaults",
+    "assert_formats": "assert_formats",
+}
+"""Fields of Config by the names of the domain's settings."""
 _LEVEL_PREFIX = "COMPATIBILITY_LEVEL_"
 _LEVELS = {
     name.removeprefix(_LEVEL_PREFIX): value for name, value in compatibility_pb2.CompatibilityLevel.items() if value
 }
 _LEVEL_NAMES = {int(value): name for name, value in _LEVELS.items()}
 _FORMATS = {int(value): value for value in Format}
+_POLICIES = {int(value): value for value in Policy}
 _STATES = {int(value): value for value in State}
 
 
 def timestamp(value: datetime) -> Timestamp:
     """An aware datetime as a message, to the microsecond."""
-    message = Timestamp()
-    message.FromDatetime(value)
-    return message
+    since = value - _EPOCH
+    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
 
 
 def read_timestamp(message: Timestamp) -> datetime:
@@ -67,6 +77,16 @@ def read_level(value: int) -> str | None:
     return _LEVEL_NAMES.get(value)
 
 
+def policy_value(value: Policy | None) -> compatibility_pb2.CompatibilityPolicy.ValueType:
+    """The enum's value: the domain uses the contract's numbers; unspecified for None."""
+    return compatibility_pb2.CompatibilityPolicy.ValueType(int(value or 0))
+
+
+def read_policy(value: int) -> Policy | None:
+    """The policy; None when it is not given, or given by a newer contract."""
+    return _POLICIES.get(value)
+
+
 def reference(value: Reference) -> schema_pb2.Reference:
     """A reference."""
     return schema_pb2.Reference(name=value.name, subject=value.subject, version=value.version)
@@ -87,6 +107,7 @@ def schema(value: Schema, *, text: bool = True) -> schema_pb2.Schema:
         identity_fingerprint=value.identity,
         semantic_fingerprint=value.semantic,
         create_time=timestamp(value.create_time),
+        dialect=value.dialect,
     )
 
 
@@ -100,6 +121,7 @@ def read_schema(message: schema_pb2.Schema) -> Schema:
         identity=message.identity_fingerprint,
         semantic=message.semantic_fingerprint,
         create_time=read_timestamp(message.create_time),
+        dialect=message.dialect,
     )
 
 
@@ -118,9 +140,9 @@ def version(value: Version, *, etag: bool = True) -> version_pb2.Version:
         update_time=timestamp(value.update_time),
     )
     if value.activate_time is not None:
-        message.activate_time.FromDatetime(value.activate_time)
+        message.activate_time.CopyFrom(timestamp(value.activate_time))
     if value.delete_time is not None:
-        message.delete_time.FromDatetime(value.delete_time)
+        message.delete_time.CopyFrom(timestamp(value.delete_time))
     if etag:
         message.etag = value.etag
     return message
@@ -144,19 +166,50 @@ def read_version(message: version_pb2.Version) -> Version:
     )
 
 
-def config(value: Settings, *, etag: str = "") -> subject_pb2.Config:
-    """Settings."""
+def settings(value: Settings) -> subject_pb2.Config:
+    """Settings as they are set: what is not set is not in the message."""
     return subject_pb2.Config(
-        compatibility_level=level_value(value.level),
-        inherited_fields=[LEVEL_FIELD] if value.inherited else [],
-        etag=etag,
+        compatibility_level=level_value(value.level)
+        if value.level
+        else compatibility_pb2.COMPATIBILITY_LEVEL_UNSPECIFIED,
+        compatibility_policy=policy_value(value.policy),
+        declared_properties_only=value.declared_properties_only,
+        reader_fills_defaults=value.reader_fills_defaults,
+        assert_formats=value.assert_formats,
     )
 
 
-def read_config(message: subject_pb2.Config) -> Settings:
-    """Settings; their etag is not read. Raises Internal when the level is unknown."""
-    level = known(read_level(message.compatibility_level), "compatibility level", message.compatibility_level)
-    return Settings(level, inherited=LEVEL_FIELD in message.inherited_fields)
+def read_settings(message: subject_pb2.Config) -> Settings:
+    """Settings as they are set. Raises Internal when a value is unknown."""
+    level, policy = message.compatibility_level, message.compatibility_policy
+    return Settings(
+        level=known(read_level(level), "compatibility level", level) if level else None,
+        policy=known(read_policy(policy), "compatibility policy", policy) if policy else None,
+        declared_properties_only=_switch(message, "declared_properties_only"),
+        reader_fills_defaults=_switch(message, "reader_fills_defaults"),
+        assert_formats=_switch(message, "assert_formats"),
+    )
+
+
+def _switch(
+    message: subject_pb2.Config, name: Literal["declared_properties_only", "reader_fills_defaults", "assert_formats"]
+) -> bool | None:
+    return getattr(message, name) if message.HasField(name) else None
+
+
+def config(own: Settings, general: Settings, *, etag: str = "") -> subject_pb2.Config:
+    """The settings in force for a subject, and which of them it inherits."""
+    message = settings(in_force(own, general))
+    message.inherited_fields.extend(name for field, name in SETTING_FIELDS.items() if getattr(own, field) is None)
+    message.etag = etag
+    return message
+
+
+def global_config(general: Settings, *, etag: str = "") -> subject_pb2.Config:
+    """The global settings in force."""
+    message = settings(in_force(Settings(), general))
+    message.etag = etag
+    return message
 
 
 def subject(value: Subject) -> subject_pb2.Subject:
@@ -167,24 +220,11 @@ def subject(value: Subject) -> subject_pb2.Subject:
         version_count=value.version_count,
         create_time=timestamp(value.create_time),
         update_time=timestamp(value.update_time),
-        config=config(value.settings),
+        config=config(value.own, value.general),
     )
     if value.delete_time is not None:
-        message.delete_time.FromDatetime(value.delete_time)
+        message.delete_time.CopyFrom(timestamp(value.delete_time))
     return message
-
-
-def read_subject(message: subject_pb2.Subject) -> Subject:
-    """A subject. Raises Internal when its level is unknown."""
-    return Subject(
-        name=message.name,
-        latest_version=message.latest_version,
-        version_count=message.version_count,
-        create_time=read_timestamp(message.create_time),
-        update_time=read_timestamp(message.update_time),
-        delete_time=read_timestamp(message.delete_time) if message.HasField("delete_time") else None,
-        settings=read_config(message.config),
-    )
 
 
 def known(value: _T | None, what: str, number: int) -> _T:

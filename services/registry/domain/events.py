@@ -5,16 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from services.registry.domain.model import Reference, Schema, State, Version
+from services.registry.domain.model import Reference, Schema, Settings, State, Version
 
 
 @dataclass(frozen=True, slots=True)
 class VersionRegistered:
-    """A version and its content. references: as this version was registered with them."""
+    """A version and its content. references: as this version was registered with them.
+
+    accepted_undecided: its author accepted a verdict of UNDECIDED.
+    """
 
     version: Version
     schema: Schema
     references: tuple[Reference, ...]
+    accepted_undecided: bool = False
 
     @property
     def subject(self) -> str:
@@ -34,10 +38,11 @@ class VersionUpdated:
 
 @dataclass(frozen=True, slots=True)
 class VersionTransitioned:
-    """The version after a step in its life, and the state before."""
+    """The version after a step in its life, and the state before. accepted_undecided: as for VersionRegistered."""
 
     version: Version
     origin: State
+    accepted_undecided: bool = False
 
     @property
     def subject(self) -> str:
@@ -81,10 +86,10 @@ class VersionsPurged:
 
 @dataclass(frozen=True, slots=True)
 class SettingsChanged:
-    """The level of a subject (None: removed), or with an empty subject the global one (never None)."""
+    """All settings of a subject's own, or with an empty subject the global ones, after the change."""
 
     subject: str
-    level: str | None
+    settings: Settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,17 @@ WORDS_MAX = 256
 WORD_CHARACTERS_MAX = 64
 
 FINDINGS_MAX = 200
+DIFFERENCES_MAX = 500
 VALIDATION_ERRORS_MAX = 100
+
+PAYLOADS_MAX = 10_000
+"""Payloads in one request of StreamValidateData."""
+ANSWER_ERRORS_MAX = 1_000
+"""Errors that one answer of StreamValidateData lists."""
+ANSWER_ERRORS_BYTES_MAX = 1 << 20
+"""Bytes of errors in one answer of StreamValidateData, beyond which the following payloads are listed without."""
+STREAM_KEY_CHARACTERS_MAX = 64
+MESSAGE_TYPE_CHARACTERS_MAX = 512
 
 SCHEMA_ID_MAX = (1 << 31) - 1
 """Existing wire formats carry a schema id in four signed bytes."""

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from services.registry.domain.evolution.policy import Policy
+
 
 class Format(enum.IntEnum):
     """The language a schema is written in. Numbers are those of the contract."""
@@ -43,6 +45,7 @@ class Schema:
     identity: one byte naming the algorithm, then a SHA-256, over all that a reader or a model can see.
     semantic: the same form, over the meaning alone.
     references: as first registered.
+    dialect: which version of the language the text is read in; empty where there is one.
     """
 
     id: int
@@ -52,6 +55,7 @@ class Schema:
     identity: bytes
     semantic: bytes
     create_time: datetime
+    dialect: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,18 +110,25 @@ class VersionHead:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The settings in force for a subject, or the global ones.
+    """What a subject, or everyone, has set; None where nothing is set. domain/settings.py says what is in force.
 
-    level: a name of the level table. inherited: whether it comes from the global settings.
+    level: a name of the level table. assert_formats: for validation of data. The others are those of evolution/policy.
     """
 
-    level: str
-    inherited: bool = False
+    level: str | None = None
+    policy: Policy | None = None
+    declared_properties_only: bool | None = None
+    reader_fills_defaults: bool | None = None
+    assert_formats: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A name under which schemas evolve. latest_version: zero when no live version is ACTIVE."""
+    """A name under which schemas evolve.
+
+    latest_version: zero when no live version is ACTIVE. own: the settings that the subject itself has. general: the
+    global ones.
+    """
 
     name: str
     latest_version: int
@@ -125,7 +136,8 @@ class Subject:
     create_time: datetime
     update_time: datetime
     delete_time: datetime | None
-    settings: Settings
+    own: Settings
+    general: Settings
 
 
 def quoted_digest(parts: object) -> str:

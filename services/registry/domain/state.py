@@ -21,8 +21,8 @@ from services.registry.domain.events import (
     VersionTransitioned,
     VersionUpdated,
 )
-from services.registry.domain.evolution.levels import LEVEL_DEFAULT
 from services.registry.domain.model import Reference, Schema, Settings, State, Subject, Version
+from services.registry.domain.settings import NOTHING_SET, is_empty
 
 
 class Inapplicable(Exception):
@@ -50,7 +50,7 @@ class StoredSchema:
 
 @dataclass(frozen=True, slots=True)
 class StoredSubject:
-    """A name that was ever used. It exists for callers while it has a version or a level of its own."""
+    """A name that was ever used. It exists for callers while it has a version or settings of its own."""
 
     name: str
     create_time: datetime
@@ -58,13 +58,13 @@ class StoredSubject:
     delete_time: datetime | None = None
     revision: int = 0
     next_number: int = 1
-    level: str | None = None
+    own: Settings = NOTHING_SET
     versions: Mapping[int, StoredVersion] = field(default_factory=dict)
 
     @property
     def exists(self) -> bool:
         """Whether callers see it."""
-        return bool(self.versions) or self.level is not None
+        return bool(self.versions) or not is_empty(self.own)
 
     def live(self) -> Iterator[Version]:
         """Its live versions, by number."""
@@ -76,7 +76,7 @@ class StoredSubject:
             (version for version in self.live() if version.state is State.ACTIVE), key=lambda v: v.number, default=None
         )
 
-    def noun(self, global_level: str) -> Subject:
+    def noun(self, general: Settings) -> Subject:
         """The subject as callers see it."""
         latest = self.latest()
         return Subject(
@@ -86,7 +86,8 @@ class StoredSubject:
             create_time=self.create_time,
             update_time=self.update_time,
             delete_time=self.delete_time,
-            settings=Settings(self.level or global_level, inherited=self.level is None),
+            own=self.own,
+            general=general,
         )
 
 
@@ -97,7 +98,7 @@ class RegistryState:
         self.epoch = 1
         self.position = 0
         self.purge_position = 0
-        self.global_level = LEVEL_DEFAULT
+        self.general = Settings()
         self.global_revision = 0
         self.subjects: dict[str, StoredSubject] = {}
         self.schemas: dict[int, StoredSchema] = {}
@@ -128,9 +129,7 @@ class RegistryState:
             case EpochStarted():
                 self._start_epoch(event)
             case SettingsChanged(subject=""):
-                if event.level is None:
-                    raise Inapplicable("the global level cannot be removed")
-                self.global_level = event.level
+                self.general = event.settings
                 self.global_revision += 1
             case VersionRegistered():
                 self._register(event, change.time, words)
@@ -139,7 +138,7 @@ class RegistryState:
                 self.purge_position = change.position
             case SettingsChanged():
                 before = self._record(event.subject, change.time)
-                self._put(before, replace(before, level=event.level), change.time)
+                self._put(before, replace(before, own=event.settings), change.time)
             case _:
                 before = self._record(event.subject, change.time)
                 self._put(before, replace(before, versions=_changed(before, event, change.time, words)), change.time)
@@ -207,10 +206,10 @@ class RegistryState:
             raise Inapplicable(f"contents {unknown} do not exist")
         gone = set(event.versions)
         versions = {number: stored for number, stored in before.versions.items() if number not in gone}
-        level = None if event.settings_removed else before.level
+        own = Settings() if event.settings_removed else before.own
         for schema_id in event.schema_ids:
             self.schemas[schema_id] = replace(self.schemas[schema_id], schema=None, targets={})
-        self._put(before, replace(before, versions=versions, level=level), time)
+        self._put(before, replace(before, versions=versions, own=own), time)
 
 
 def _has_live(record: StoredSubject) -> bool:

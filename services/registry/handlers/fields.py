@@ -16,6 +16,7 @@ from services.registry.codec import nouns
 from services.registry.domain import limits
 from services.registry.domain.events import RequestKey
 from services.registry.domain.evolution.levels import LEVELS
+from services.registry.domain.evolution.policy import Policy
 from services.registry.domain.model import Format, Reference, State
 
 T = TypeVar("T")
@@ -95,6 +96,14 @@ class Fields:
     def optional_level(self, value: int, field: str) -> str | None:
         """A level's name, or None when it is not given."""
         return self.level(value, field) if value else None
+
+    def policy(self, value: int, field: str) -> Policy:
+        """A policy."""
+        return self._known(nouns.read_policy(value), Policy.EXACT, field, [policy.name for policy in Policy])
+
+    def optional_policy(self, value: int, field: str) -> Policy | None:
+        """A policy, or None when it is not given."""
+        return self.policy(value, field) if value else None
 
     def schema_text(self, value: str, bytes_max: int, field: str = "text") -> str:
         """A schema's text."""

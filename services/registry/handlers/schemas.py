@@ -146,6 +146,7 @@ def _draft(request: pb.RegisterSchemaRequest, fields: Fields, text_bytes_max: in
         tags=fields.tags(request.tags),
         metadata=fields.metadata(request.metadata),
         normalize=request.normalize,
+        accept_undecided=request.accept_undecided,
     )
 
 

@@ -10,14 +10,16 @@ from llm_schema_registry.registry.v1 import subject_service_pb2 as pb
 from llm_schema_registry.registry.v1 import subject_service_pb2_grpc as rpc
 from services.registry.codec import nouns
 from services.registry.domain import limits
+from services.registry.domain.model import Settings
 from services.registry.handlers.fields import Fields, when
 from services.registry.ports import VersionFilter
 from services.registry.usecases.change_subject import ChangeSubject, InForce
-from services.registry.usecases.change_version import ChangeVersion, Target, Update
+from services.registry.usecases.change_version import ChangeVersion, Step, Target, Update
 from services.registry.usecases.queries import Ask, Queries
 
 UPDATABLE = frozenset({"description", "owner", "tags", "metadata"})
-SETTINGS = frozenset({"compatibility_level"})
+SETTINGS = {name: field for field, name in nouns.SETTING_FIELDS.items()}
+"""The domain's names of settings by the fields of Config."""
 ETAG_CHARACTERS_MAX = 64
 
 
@@ -92,7 +94,9 @@ class SubjectService(rpc.SubjectServiceServicer):
         target, state = _target(request, fields), fields.state(request.state)
         key = fields.request("TransitionVersion", request, request.request_id)
         fields.require_valid()
-        version = await self._versions.transition(target, state, actor=current_caller().name, request=key)
+        version = await self._versions.transition(
+            target, Step(state, request.accept_undecided), actor=current_caller().name, request=key
+        )
         return pb.TransitionVersionResponse(version=nouns.version(version))
 
     async def RollbackSubject(self, request: pb.RollbackSubjectRequest, context: Any) -> pb.RollbackSubjectResponse:
@@ -153,29 +157,55 @@ class SubjectService(rpc.SubjectServiceServicer):
         """See the contract."""
         fields = Fields()
         subject = fields.subject(request.subject, optional=True)
-        present = ["compatibility_level"] if request.config.compatibility_level else []
-        if not fields.mask(request.update_mask, present, SETTINGS):
-            fields.refuse("config.compatibility_level", "is required: it is the one setting there is")
-        level = fields.level(request.config.compatibility_level, "config.compatibility_level")
+        changes = _settings(request, fields)
         etag = fields.line(request.config.etag, "config.etag", ETAG_CHARACTERS_MAX)
         key = fields.request("UpdateConfig", request, request.request_id)
         fields.require_valid()
-        settings = await self._subjects.change_settings(subject, level, etag, actor=current_caller().name, request=key)
-        return pb.UpdateConfigResponse(config=_config(settings))
+        found = await self._subjects.change_settings(subject, changes, etag, actor=current_caller().name, request=key)
+        return pb.UpdateConfigResponse(config=_config(found))
 
     async def ResetConfig(self, request: pb.ResetConfigRequest, context: Any) -> pb.ResetConfigResponse:
         """See the contract."""
         fields = Fields()
         subject = fields.subject(request.subject, optional=True)
-        fields.mask(request.reset_mask, SETTINGS, SETTINGS, "reset_mask")
+        names = fields.mask(request.reset_mask, SETTINGS, SETTINGS, "reset_mask")
         key = fields.request("ResetConfig", request, request.request_id)
         fields.require_valid()
-        settings = await self._subjects.reset_settings(subject, actor=current_caller().name, request=key)
-        return pb.ResetConfigResponse(config=_config(settings))
+        unset = frozenset(SETTINGS[name] for name in names if name in SETTINGS)
+        found = await self._subjects.reset_settings(subject, unset, actor=current_caller().name, request=key)
+        return pb.ResetConfigResponse(config=_config(found))
 
 
 def _config(found: InForce) -> subject_pb2.Config:
-    return nouns.config(found.settings, etag=found.etag)
+    if found.own is None:
+        return nouns.global_config(found.general, etag=found.etag)
+    return nouns.config(found.own, found.general, etag=found.etag)
+
+
+def _settings(request: pb.UpdateConfigRequest, fields: Fields) -> Settings:
+    """New settings: those that the mask names, or, without a mask, those that are set."""
+    config = request.config
+    given = {"compatibility_level": config.compatibility_level, "compatibility_policy": config.compatibility_policy}
+    present = [name for name in SETTINGS if (given[name] if name in given else config.HasField(name))]  # type: ignore[arg-type]
+    taken = fields.mask(request.update_mask, present, SETTINGS)
+    if not taken:
+        fields.refuse("config", f"sets nothing; allowed are {', '.join(sorted(SETTINGS))}")
+    for name in sorted(taken & SETTINGS.keys() - set(present)):
+        fields.refuse(f"config.{name}", "is required: ResetConfig unsets it")
+    taken = taken & set(present)
+    return Settings(
+        level=when(
+            given="compatibility_level" in taken,
+            read=lambda: fields.level(config.compatibility_level, "config.compatibility_level"),
+        ),
+        policy=when(
+            given="compatibility_policy" in taken,
+            read=lambda: fields.policy(config.compatibility_policy, "config.compatibility_policy"),
+        ),
+        declared_properties_only=config.declared_properties_only if "declared_properties_only" in taken else None,
+        reader_fills_defaults=config.reader_fills_defaults if "reader_fills_defaults" in taken else None,
+        assert_formats=config.assert_formats if "assert_formats" in taken else None,
+    )
 
 
 def _target(message: Any, fields: Fields, path: str = "") -> Target:

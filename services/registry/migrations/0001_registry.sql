@@ -13,7 +13,8 @@ CREATE TABLE registry.schemas (
     text text,
     identity bytea NOT NULL UNIQUE CHECK (octet_length(identity) > 1),
     semantic bytea NOT NULL CHECK (octet_length(semantic) > 1),
-    create_time timestamptz NOT NULL
+    create_time timestamptz NOT NULL,
+    dialect text COLLATE "C" NOT NULL
 );
 CREATE INDEX schemas_semantic ON registry.schemas (semantic, id) WHERE text IS NOT NULL;
 
@@ -30,13 +31,13 @@ CREATE TABLE registry.schema_references (
 );
 
 -- Every name that was ever used. A row is never removed, so that version numbers are never given twice: a name without
--- versions and without a level of its own is one that does not exist for callers. The row's update is the lock under
--- which all commits of a subject happen.
+-- versions and without settings of its own is one that does not exist for callers. The row's update is the lock under
+-- which all commits of a subject happen. settings: what the subject itself has set, NULL when that is nothing.
 CREATE TABLE registry.subjects (
     name text COLLATE "C" PRIMARY KEY CHECK (name <> ''),
     revision bigint NOT NULL CHECK (revision > 0),
     next_number integer NOT NULL CHECK (next_number > 0),
-    level text,
+    settings jsonb,
     stored_count integer NOT NULL CHECK (stored_count >= 0),
     live_count integer NOT NULL CHECK (live_count >= 0),
     create_time timestamptz NOT NULL,
@@ -110,13 +111,13 @@ CREATE TABLE registry.head (
     floor bigint NOT NULL CHECK (floor >= 0),
     purge_position bigint NOT NULL CHECK (purge_position >= 0),
     fenced boolean NOT NULL,
-    global_level text NOT NULL,
+    global_settings jsonb NOT NULL,
     global_revision bigint NOT NULL CHECK (global_revision >= 0),
     CHECK (floor <= position),
     CHECK (purge_position <= position)
 ) WITH (fillfactor = 10);
-INSERT INTO registry.head (epoch, position, floor, purge_position, fenced, global_level, global_revision)
-VALUES (1, 0, 0, 0, false, 'BACKWARD', 0);
+INSERT INTO registry.head (epoch, position, floor, purge_position, fenced, global_settings, global_revision)
+VALUES (1, 0, 0, 0, false, '{}', 0);
 
 -- The lines of history. A restore begins a new one, which shares the positions up to the fork with its parent.
 CREATE TABLE registry.epochs (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -14,10 +14,10 @@ from services.registry.domain.events import (
     VersionsDeleted,
     VersionsPurged,
 )
-from services.registry.domain.evolution.levels import LEVEL_DEFAULT
 from services.registry.domain.lifecycle import rolled_back
 from services.registry.domain.limits import VERSIONS_PER_SUBJECT_MAX
 from services.registry.domain.model import Settings, State, Version, quoted_digest
+from services.registry.domain.settings import is_empty, over, without
 from services.registry.ports import Basis, Store, VersionFilter
 from services.registry.usecases.compatibility import version_not_found
 from services.registry.usecases.writer import Decision, Intent, Writer
@@ -27,9 +27,10 @@ PURGE_VERSIONS_MAX = VERSIONS_PER_SUBJECT_MAX
 
 @dataclass(frozen=True, slots=True)
 class InForce:
-    """Settings, and an etag that changes whenever anything they may come from does."""
+    """Where settings come from, and an etag that changes whenever any of it does. own: None for the global ones."""
 
-    settings: Settings
+    own: Settings | None
+    general: Settings
     etag: str
 
 
@@ -124,7 +125,7 @@ class ChangeSubject:
                     metadata={"subject": subject, "versions": len(basis.live)},
                 )
             versions = await self._versions(subject)
-            if not versions and basis.level is None:
+            if not versions and is_empty(basis.own):
                 if basis.revision == 0:
                     raise subject_not_found(subject)
                 return None
@@ -140,10 +141,34 @@ class ChangeSubject:
         return _in_force(await self._store.basis(subject), subject)
 
     async def change_settings(
-        self, subject: str, level: str, etag: str, *, actor: str, request: RequestKey | None
+        self, subject: str, changes: Settings, etag: str, *, actor: str, request: RequestKey | None
     ) -> InForce:
-        """The settings after the change. Raises EtagMismatch and what Writer.run raises."""
+        """The settings after those in `changes` are set. Raises EtagMismatch and what Writer.run raises."""
 
+        def changed(before: Settings) -> Settings:
+            return over(changes, before)
+
+        return await self._set(subject, changed, etag, actor=actor, request=request)
+
+    async def reset_settings(
+        self, subject: str, names: frozenset[str], *, actor: str, request: RequestKey | None
+    ) -> InForce:
+        """The settings in force after some are unset. Raises what Writer.run raises."""
+
+        def changed(before: Settings) -> Settings:
+            return without(before, names)
+
+        return await self._set(subject, changed, "", actor=actor, request=request)
+
+    async def _set(
+        self,
+        subject: str,
+        changed: Callable[[Settings], Settings],
+        etag: str,
+        *,
+        actor: str,
+        request: RequestKey | None,
+    ) -> InForce:
         async def decide(basis: Basis, _: datetime) -> Decision | None:
             present = _in_force(basis, subject)
             if etag and etag != present.etag:
@@ -151,20 +176,9 @@ class ChangeSubject:
                     "the settings changed since they were read: read them again",
                     metadata={"subject": subject, "etag": present.etag},
                 )
-            if present.settings == Settings(level):
-                return None
-            return Decision(SettingsChanged(subject, level), uses_global=not subject)
-
-        await self._writer.run(Intent(subject, actor, request), decide)
-        return await self.settings(subject)
-
-    async def reset_settings(self, subject: str, *, actor: str, request: RequestKey | None) -> InForce:
-        """The settings in force after the subject's own are removed, or the global ones are the default again."""
-
-        async def decide(basis: Basis, _: datetime) -> Decision | None:
-            target = None if subject else LEVEL_DEFAULT
-            present = basis.level if subject else basis.global_level
-            return None if present == target else Decision(SettingsChanged(subject, target), uses_global=not subject)
+            before = basis.own if subject else basis.general
+            after = changed(before)
+            return None if after == before else Decision(SettingsChanged(subject, after), uses_global=not subject)
 
         await self._writer.run(Intent(subject, actor, request), decide)
         return await self.settings(subject)
@@ -193,8 +207,6 @@ def _purged(event: object) -> VersionsPurged | None:
 def _in_force(basis: Basis, subject: str) -> InForce:
     """The settings that a basis gives a subject, or with an empty name everyone."""
     if not subject:
-        return InForce(Settings(basis.global_level), quoted_digest((basis.epoch, basis.global_revision)))
+        return InForce(None, basis.general, quoted_digest((basis.epoch, basis.global_revision)))
     etag = quoted_digest((basis.epoch, basis.global_revision, subject, basis.revision))
-    if basis.level:
-        return InForce(Settings(basis.level), etag)
-    return InForce(Settings(basis.global_level, inherited=True), etag)
+    return InForce(basis.own, basis.general, etag)

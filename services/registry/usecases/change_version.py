@@ -8,15 +8,16 @@ from datetime import datetime
 
 from llm_schema_registry.errors import EtagMismatch
 from services.registry.domain.events import Event, RequestKey, VersionsDeleted, VersionTransitioned, VersionUpdated
-from services.registry.domain.evolution.levels import LEVELS, history
+from services.registry.domain.evolution.levels import history
 from services.registry.domain.lifecycle import require_step
 from services.registry.domain.model import State, Version
 from services.registry.domain.search import version_words
+from services.registry.domain.settings import inherits
 from services.registry.ports import Basis, Store
 from services.registry.usecases.compatibility import (
     compare,
-    level_in_force,
     require_compatible,
+    terms_in_force,
     version_not_found,
 )
 from services.registry.usecases.library import Library
@@ -40,6 +41,14 @@ class Update:
     owner: str | None = None
     tags: tuple[str, ...] | None = None
     metadata: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The state to reach. accept_undecided: a draft may become active though nobody knows whether readers cope."""
+
+    state: State
+    accept_undecided: bool = False
 
 
 class ChangeVersion:
@@ -67,7 +76,7 @@ class ChangeVersion:
         change = await self._writer.run(Intent(target.subject, actor, request), decide)
         return _after(change.event if change else None, unchanged)
 
-    async def transition(self, target: Target, state: State, *, actor: str, request: RequestKey | None) -> Version:
+    async def transition(self, target: Target, step: Step, *, actor: str, request: RequestKey | None) -> Version:
         """The version after the step. A draft that becomes active is checked like a new version.
 
         Raises VersionNotFound, IllegalTransition, IncompatibleSchema, EtagMismatch and what Writer.run raises.
@@ -77,16 +86,16 @@ class ChangeVersion:
         async def decide(basis: Basis, now: datetime) -> Decision | None:
             nonlocal unchanged
             version = await self._live(target)
-            if version.state is state:
+            if version.state is step.state:
                 unchanged = version
                 return None
-            require_step(version.state, state)
-            activates = state is State.ACTIVE
-            if activates:
-                await self._require_compatible(version, basis)
+            require_step(version.state, step.state)
+            activates = step.state is State.ACTIVE
+            accepted = activates and await self._require_compatible(version, step, basis)
             activate_time = now if activates else version.activate_time
-            changed = replace(version, state=state, update_time=now, activate_time=activate_time)
-            return Decision(VersionTransitioned(changed, version.state), uses_global=activates and basis.level is None)
+            changed = replace(version, state=step.state, update_time=now, activate_time=activate_time)
+            event = VersionTransitioned(changed, version.state, accepted_undecided=accepted)
+            return Decision(event, uses_global=activates and inherits(basis.own))
 
         change = await self._writer.run(Intent(target.subject, actor, request), decide)
         return _after(change.event if change else None, unchanged)
@@ -124,12 +133,12 @@ class ChangeVersion:
         _require_etag(version, target)
         return version
 
-    async def _require_compatible(self, version: Version, basis: Basis) -> None:
-        level = LEVELS[level_in_force(basis)]
+    async def _require_compatible(self, version: Version, step: Step, basis: Basis) -> bool:
+        """Whether a verdict of UNDECIDED was accepted. Raises IncompatibleSchema."""
         parsed = await self._library.parsed(await self._library.schema(version.schema_id))
-        heads = history(level, basis.live)
-        report = await compare(level, heads, parsed, library=self._library)
-        require_compatible(report, version.subject)
+        terms = terms_in_force(basis, parsed)
+        report = await compare(terms, history(terms.level, basis.live), parsed, library=self._library)
+        return require_compatible(report, version.subject, accept_undecided=step.accept_undecided)
 
     async def _words(self, version: Version) -> tuple[str, ...]:
         parsed = await self._library.parsed(await self._library.schema(version.schema_id))

@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from types import MappingProxyType
 from typing import TypeVar
 
 from cachetools import LRUCache
 
 from llm_schema_registry.errors import (
     InvalidField,
+    LimitExceeded,
     ReferenceCycle,
     ReferenceLimit,
     ReferenceNotFound,
     SchemaNotFound,
     UnsupportedFormat,
 )
+from services.registry.domain.evolution.policy import Rules
+from services.registry.domain.evolution.report import Finding
 from services.registry.domain.fingerprint import fingerprint
-from services.registry.domain.formats import DataValidator, Parsed, SchemaFormat, Validation, work
-from services.registry.domain.limits import REFERENCE_CLOSURE_MAX, REFERENCE_DEPTH_MAX
+from services.registry.domain.formats import (
+    DataRules,
+    DataValidator,
+    Difference,
+    Parsed,
+    Problem,
+    SchemaFormat,
+    Validation,
+    work,
+)
+from services.registry.domain.limits import FINDINGS_MAX, REFERENCE_CLOSURE_MAX, REFERENCE_DEPTH_MAX
 from services.registry.domain.model import Format, Reference, Schema
 from services.registry.ports import Contents, Store, Workers
 
@@ -28,6 +42,21 @@ T = TypeVar("T")
 
 OFFLOAD_BYTES = 64 * 1024
 """Work on larger texts leaves this process, or at least the event loop."""
+
+DIFF_BYTES_MAX = 16 * 1024
+"""Comparisons of larger texts leave this process: their cost may grow with the product of the sizes."""
+
+UNBROKEN_BYTES_MAX = 256 * 1024
+"""Payloads that are checked before others may work: about two milliseconds."""
+
+PAYLOAD_BYTES = 512
+"""What a payload counts for beside its bytes."""
+
+GIVEN_UP_MAX = 3
+"""Payloads of a batch whose checking may be given up before the batch is."""
+
+PART_BYTES_MAX = 4 << 20
+"""Payloads that a worker gets at a time."""
 
 PARSED_BYTES_MAX = 64 << 20
 VALIDATORS_BYTES_MAX = 32 << 20
@@ -56,17 +85,26 @@ class Candidate:
 
 
 class Library:
-    """Reads through the store. What it keeps is immutable, so it is never wrong, and bounded by bytes of text."""
+    """Reads through the store. What it keeps is immutable, so it is never wrong, and bounded by bytes of text.
+
+    dialects: which version of a language a new text is in that names none itself; else the language's own default.
+    """
 
     def __init__(
-        self, store: Store, contents: Contents, formats: Mapping[Format, SchemaFormat], workers: Workers
+        self,
+        store: Store,
+        contents: Contents,
+        formats: Mapping[Format, SchemaFormat],
+        workers: Workers,
+        dialects: Mapping[Format, str] = MappingProxyType({}),
     ) -> None:
         self._store = store
+        self._dialects = dialects
         self._contents = contents
         self._workers = workers
         self._formats = formats
         self._parsed: LRUCache[bytes, Parsed] = LRUCache(PARSED_BYTES_MAX, _parsed_bytes)
-        self._validators: LRUCache[tuple[bytes, bool], tuple[DataValidator, int]] = LRUCache(
+        self._validators: LRUCache[tuple[bytes, DataRules], tuple[DataValidator, int]] = LRUCache(
             VALIDATORS_BYTES_MAX, lambda kept: kept[1]
         )
 
@@ -89,7 +127,7 @@ class Library:
         """
         language = self.language(form)
         closure = await self._resolve(form, tuple(references), subject)
-        parsed = await self._parse(language, text, closure.sources)
+        parsed = await self._parse(language, text, closure.sources, self._dialects.get(form, ""))
         return Candidate(
             parsed=parsed,
             references=tuple(references),
@@ -115,33 +153,101 @@ class Library:
             return kept
         language = self.language(schema.format)
         sources = await self._stored_sources(schema)
-        parsed = await self._parse(language, schema.text, sources)
+        parsed = await self._parse(language, schema.text, sources, schema.dialect)
         _keep(self._parsed, schema.identity, parsed)
         return parsed
 
-    async def check(self, schema: Schema, data: bytes, *, assert_formats: bool) -> Validation:
+    async def check(self, schema: Schema, data: bytes, rules: DataRules) -> Validation:
         """Where data does not follow a stored content.
 
-        Raises InvalidField when the data cannot be read; LimitExceeded and Overloaded when checking it needs a worker.
+        Raises InvalidField when the data cannot be read or a rule does not fit the schema; LimitExceeded and Overloaded
+        when checking it needs a worker.
         """
-        language = self.language(schema.format)
         parsed = await self.parsed(schema)
-        if parsed.explosive or len(data) > OFFLOAD_BYTES or len(schema.text) > OFFLOAD_BYTES:
-            return await self._workers.run(
-                work.check, language, parsed, schema.identity, data, assert_formats=assert_formats
-            )
-        key = (schema.identity, assert_formats)
+        if _needs_worker(schema, parsed, len(data)):
+            language = self.language(schema.format)
+            return await self._workers.run(work.check, language, parsed, schema.identity, data, rules)
+        return self._validator(schema, parsed, rules).check(data)
+
+    async def check_all(self, schema: Schema, payloads: Sequence[bytes], rules: DataRules) -> list[Validation]:
+        """For each payload where it does not follow a stored content; one that cannot be read has a problem too.
+
+        Lets others work in between. Raises as `check` does.
+        """
+        parsed = await self.parsed(schema)
+        if _needs_worker(schema, parsed, max(map(len, payloads), default=0)):
+            return await self._check_all_in_worker(schema, parsed, payloads, rules)
+        validator = self._validator(schema, parsed, rules)
+        found: list[Validation] = []
+        unbroken = 0
+        for payload in payloads:
+            found.append(work.read_and_check(validator, payload))
+            unbroken += len(payload) + PAYLOAD_BYTES
+            if unbroken > UNBROKEN_BYTES_MAX:
+                unbroken = 0
+                await asyncio.sleep(0)
+        return found
+
+    async def _check_all_in_worker(
+        self, schema: Schema, parsed: Parsed, payloads: Sequence[bytes], rules: DataRules
+    ) -> list[Validation]:
+        """A few payloads at a time, because a worker's time is limited; one by one where a part takes too long.
+
+        A payload that alone takes too long has a problem that says so; after GIVEN_UP_MAX of them
+        LimitExceeded is raised.
+        """
+        run = partial(self._workers.run, work.check_all, self.language(schema.format), parsed, schema.identity)
+        found: list[Validation] = []
+        given_up = 0
+        for part in _parts(payloads):
+            try:
+                found += await run(part, rules)
+                continue
+            except LimitExceeded:
+                pass
+            for payload in part:
+                try:
+                    found += await run([payload], rules)
+                except LimitExceeded as error:
+                    given_up += 1
+                    if given_up > GIVEN_UP_MAX:
+                        raise
+                    found.append(Validation((Problem("", "", "", error.message),)))
+        return found
+
+    def _validator(self, schema: Schema, parsed: Parsed, rules: DataRules) -> DataValidator:
+        """The schema, compiled, from those that are kept."""
+        key = (schema.identity, rules)
         kept = self._validators.get(key)
         if kept is None:
-            kept = language.validator(parsed, assert_formats=assert_formats), _parsed_bytes(parsed)
+            kept = self.language(schema.format).validator(parsed, rules), _parsed_bytes(parsed)
             _keep(self._validators, key, kept)
-        return kept[0].check(data)
+        return kept[0]
 
-    async def _parse(self, language: SchemaFormat, text: str, sources: Mapping[str, str]) -> Parsed:
-        """A text understood: here when it is small, in a worker when it is large."""
-        if len(text) + sum(map(len, sources.values())) <= OFFLOAD_BYTES:
-            return language.parse(text, sources)
-        return await self._workers.run(work.parse, language, text, dict(sources))
+    async def diff(self, pairs: Sequence[tuple[Parsed, Parsed]], rules: Rules) -> list[list[Finding]]:
+        """For each pair of reader and writer, all of one format, what does harm; one more than FINDINGS_MAX at most.
+
+        Raises LimitExceeded and Overloaded when a worker is needed.
+        """
+        language = self.language(pairs[0][0].format)
+        size = sum(len(reader.text) + len(writer.text) for reader, writer in pairs)
+        if size <= DIFF_BYTES_MAX and "diff" not in language.apart:
+            return work.diff(language, pairs, rules, FINDINGS_MAX + 1)
+        return await self._workers.run(work.diff, language, list(pairs), rules, FINDINGS_MAX + 1)
+
+    async def differences(self, before: Parsed, after: Parsed) -> Sequence[Difference]:
+        """See SchemaFormat.differences. Raises LimitExceeded and Overloaded when a worker is needed."""
+        language = self.language(before.format)
+        if len(before.text) + len(after.text) <= DIFF_BYTES_MAX and "diff" not in language.apart:
+            return language.differences(before, after)
+        return await self._workers.run(work.differences, language, before, after)
+
+    async def _parse(self, language: SchemaFormat, text: str, sources: Mapping[str, str], dialect: str) -> Parsed:
+        """A text understood: here when it is small, in a worker when it is large or may crash."""
+        size = len(text) + sum(map(len, sources.values()))
+        if size <= OFFLOAD_BYTES and "parse" not in language.apart:
+            return language.parse(text, sources, dialect=dialect)
+        return await self._workers.run(work.parse, language, text, dict(sources), dialect)
 
     async def _resolve(self, form: Format, references: tuple[Reference, ...], subject: str) -> Closure:
         """What a candidate's references lead to, now. Raises ReferenceNotFound, ReferenceCycle, ReferenceLimit."""
@@ -213,6 +319,25 @@ class Library:
             if len(found) + len(frontier) > REFERENCE_CLOSURE_MAX:
                 raise _too_many()
         return found
+
+
+def _needs_worker(schema: Schema, parsed: Parsed, data_bytes: int) -> bool:
+    """Whether checking data is done where it can be stopped."""
+    return parsed.explosive or data_bytes > OFFLOAD_BYTES or len(schema.text) > OFFLOAD_BYTES
+
+
+def _parts(payloads: Sequence[bytes]) -> Iterator[list[bytes]]:
+    """Payloads in parts of at most PART_BYTES_MAX bytes, or of one."""
+    part: list[bytes] = []
+    size = 0
+    for payload in payloads:
+        if part and size + len(payload) > PART_BYTES_MAX:
+            yield part
+            part, size = [], 0
+        part.append(payload)
+        size += len(payload) + PAYLOAD_BYTES
+    if part:
+        yield part
 
 
 async def offload(size: int, work: Callable[[], T]) -> T:

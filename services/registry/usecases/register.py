@@ -8,13 +8,14 @@ from datetime import datetime
 
 from llm_schema_registry.errors import LimitExceeded
 from services.registry.domain.events import RequestKey, VersionRegistered
-from services.registry.domain.evolution.levels import LEVELS, history
+from services.registry.domain.evolution.levels import history
 from services.registry.domain.evolution.report import Report, Verdict
 from services.registry.domain.limits import VERSIONS_PER_SUBJECT_MAX
 from services.registry.domain.model import Format, Reference, Schema, State, Version
 from services.registry.domain.search import version_words
+from services.registry.domain.settings import inherits
 from services.registry.ports import Basis, Clock, Store
-from services.registry.usecases.compatibility import compare, level_in_force, require_compatible
+from services.registry.usecases.compatibility import compare, require_compatible, terms_in_force
 from services.registry.usecases.library import Candidate, Library
 from services.registry.usecases.writer import Decision, Intent, Writer
 
@@ -33,6 +34,7 @@ class Draft:
     tags: tuple[str, ...]
     metadata: Mapping[str, str]
     normalize: bool = False
+    accept_undecided: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +71,13 @@ class Register:
             existing = _existing(basis)
             if existing is not None:
                 return None
-            require_compatible(await self._check(basis, draft, candidate), draft.subject)
+            report = await self._check(basis, draft, candidate)
+            accepted = require_compatible(report, draft.subject, accept_undecided=draft.accept_undecided)
             schema = await self._known(basis)
             if schema is None:
                 schema_id = basis.schema_id or await self._store.reserve_schema_id()
                 schema = _schema(candidate, draft, schema_id, now)
-            return _decision(draft, candidate, schema, basis, now)
+            return _decision(draft, candidate, schema, basis, now, accepted=accepted)
 
         intent = Intent(draft.subject, actor, request, candidate.identity)
         change = await self._writer.run(intent, decide)
@@ -95,13 +98,14 @@ class Register:
         existing = _existing(basis)
         if existing is not None:
             found = await self._found(draft.subject, existing)
-            report = Report(Verdict.COMPATIBLE, level_in_force(basis), (), ())
+            report = Report(Verdict.COMPATIBLE, terms_in_force(basis, candidate.parsed))
             return Registration(found.version, found.schema, created=False, report=report)
         report = await self._check(basis, draft, candidate)
         schema = await self._known(basis) or _schema(candidate, draft, basis.schema_id or 0, now)
         event = _decision(draft, candidate, schema, basis, now).event
         assert isinstance(event, VersionRegistered), "a registration decides nothing else"
-        created = report.verdict is Verdict.COMPATIBLE
+        accepted = report.verdict is Verdict.UNDECIDED and draft.accept_undecided
+        created = report.verdict is Verdict.COMPATIBLE or accepted
         return Registration(event.version, event.schema, created=created, report=report)
 
     async def _understood(self, draft: Draft) -> Candidate:
@@ -116,9 +120,9 @@ class Register:
 
     async def _check(self, basis: Basis, draft: Draft, candidate: Candidate) -> Report:
         """Drafts do not count, so they are checked only when they become active."""
-        level = LEVELS[level_in_force(basis)]
-        heads = history(level, basis.live) if draft.state is State.ACTIVE else ()
-        return await compare(level, heads, candidate.parsed, library=self._library)
+        terms = terms_in_force(basis, candidate.parsed)
+        heads = history(terms.level, basis.live) if draft.state is State.ACTIVE else ()
+        return await compare(terms, heads, candidate.parsed, library=self._library)
 
     async def _known(self, basis: Basis) -> Schema | None:
         """The content as it was first registered, when the registry has it."""
@@ -149,10 +153,13 @@ def _schema(candidate: Candidate, draft: Draft, schema_id: int, now: datetime) -
         identity=candidate.identity,
         semantic=candidate.semantic,
         create_time=now,
+        dialect=candidate.parsed.dialect,
     )
 
 
-def _decision(draft: Draft, candidate: Candidate, schema: Schema, basis: Basis, now: datetime) -> Decision:
+def _decision(
+    draft: Draft, candidate: Candidate, schema: Schema, basis: Basis, now: datetime, *, accepted: bool = False
+) -> Decision:
     """The event that registers the candidate as the next version. Raises LimitExceeded."""
     if len(basis.live) >= VERSIONS_PER_SUBJECT_MAX:
         raise LimitExceeded(
@@ -173,7 +180,7 @@ def _decision(draft: Draft, candidate: Candidate, schema: Schema, basis: Basis, 
         activate_time=now if draft.state is State.ACTIVE else None,
     )
     return Decision(
-        event=VersionRegistered(version, schema, candidate.references),
+        event=VersionRegistered(version, schema, candidate.references, accepted_undecided=accepted),
         words=version_words(version, candidate.parsed.annotations),
-        uses_global=basis.level is None and draft.state is State.ACTIVE,
+        uses_global=inherits(basis.own) and draft.state is State.ACTIVE,
     )

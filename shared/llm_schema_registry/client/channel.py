@@ -57,7 +57,7 @@ def open_channel(
         options.append(("grpc.ssl_target_name_override", tls.server_name))
     interceptors: list[grpc.aio.ClientInterceptor] = [Defaults()]
     if metadata:
-        interceptors += [_UnaryMetadata(metadata), _StreamMetadata(metadata)]
+        interceptors += [_UnaryMetadata(metadata), _StreamMetadata(metadata), _BothStreamsMetadata(metadata)]
     if tls is None:
         return grpc.aio.insecure_channel(name, options=options, interceptors=interceptors)
     return grpc.aio.secure_channel(name, _credentials(tls), options=options, interceptors=interceptors)
@@ -109,6 +109,17 @@ class _StreamMetadata(grpc.aio.UnaryStreamClientInterceptor):
     async def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
         """Sends the call with the metadata."""
         return await continuation(_with(client_call_details, self._metadata), request)
+
+
+class _BothStreamsMetadata(grpc.aio.StreamStreamClientInterceptor):
+    """Adds metadata to calls of two streams."""
+
+    def __init__(self, metadata: Sequence[tuple[str, str]]) -> None:
+        self._metadata = metadata
+
+    async def intercept_stream_stream(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
+        """Sends the call with the metadata."""
+        return await continuation(_with(client_call_details, self._metadata), request_iterator)
 
 
 def _with(details: Any, metadata: Sequence[tuple[str, str]]) -> grpc.aio.ClientCallDetails:

@@ -6,7 +6,7 @@ async with RegistryClient("127.0.0.1:9090") as registry:
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 from types import TracebackType
 from typing import TypeVar
 
@@ -77,6 +77,23 @@ class RegistryClient:
         again, a watch from its last token.
         """
         call = method(request)
+        try:
+            async for answer in call:
+                yield answer
+        except grpc.aio.AioRpcError as failed:
+            raise from_rpc_error(failed) from None
+        finally:
+            call.cancel()
+
+    async def converse(
+        self, method: grpc.aio.StreamStreamMultiCallable[Request, Answer], requests: AsyncIterable[Request]
+    ) -> AsyncGenerator[Answer, None]:
+        """The answers to a stream of requests, as they come. Raises like `call`; leaving the loop ends the call.
+
+        The next request is asked for when there is room to send it. A stream that ended with code UNAVAILABLE or
+        CANCELLED may be opened again with the requests that were not answered.
+        """
+        call = method(aiter(requests))
         try:
             async for answer in call:
                 yield answer

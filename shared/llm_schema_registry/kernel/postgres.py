@@ -114,12 +114,13 @@ class Postgres:
         self._jitter = jitter or random.Random()  # noqa: S311 - spreads repeats, keeps no secret
         self._attempted = 0.0
         self._connected = 0.0
+        self._last_refused = 0.0
         self._failing = False
         self._answered = -ANSWERED_SECONDS
         self._waits: set[asyncio.Timeout] = set()
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             self._attempt,
-            connection_class=AsyncConnection[tuple[Any, ...]],
+            connection_class=_telling(self._refused),
             kwargs={"autocommit": True},
             min_size=options.pool_min,
             max_size=options.pool_max,
@@ -211,7 +212,7 @@ class Postgres:
 
     async def _acquire(self) -> Connection:
         """A connection whose socket is quiet: one on which the server said something while idle has been ended."""
-        wait = self.options.connection_timeout_seconds
+        wait, began = self.options.connection_timeout_seconds, time.monotonic()
         if self._failing:
             wait = min(wait, UNREACHABLE_WAIT_SECONDS)
         try:
@@ -222,7 +223,7 @@ class Postgres:
                 finally:
                     self._waits.discard(patience)
         except (PoolTimeout, TimeoutError):
-            if self._failing or self._attempted > self._connected:
+            if self._failing or self._attempted > self._connected or self._last_refused >= began:
                 raise _unavailable() from None
             raise errors.PoolExhausted(
                 "no database connection became free in time: repeat later", retry_seconds=RETRY_SECONDS
@@ -249,6 +250,10 @@ class Postgres:
         self._attempted = time.monotonic()
         return self._conninfo
 
+    def _refused(self) -> None:
+        """Called after each connect that failed. Whoever waited then waited for the server, not for others."""
+        self._last_refused = time.monotonic()
+
     async def _configure(self, _: Connection) -> None:
         """Called by the pool after each connect that succeeded."""
         self._connected = time.monotonic()
@@ -260,6 +265,21 @@ class Postgres:
         for patience in self._waits:
             if not patience.expired():
                 patience.reschedule(asyncio.get_running_loop().time())
+
+
+def _telling(refused: Callable[[], None]) -> type[Connection]:
+    """Connections whose failed attempts are told: the pool keeps those to itself and tries again."""
+
+    class Telling(AsyncConnection[tuple[Any, ...]]):
+        @classmethod
+        async def connect(cls, *arguments: Any, **named: Any) -> Any:
+            try:
+                return await super().connect(*arguments, **named)
+            except psycopg.Error:
+                refused()
+                raise
+
+    return Telling
 
 
 async def connect(options: PostgresOptions, *, statement_timeout_seconds: float | None = None) -> Connection:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 
 from llm_schema_registry import errors
 from services.registry.domain.events import RequestKey, SettingsChanged
-from services.registry.domain.model import Reference
+from services.registry.domain.model import Reference, Settings
 from services.registry.ports import Stale, Store, VersionFilter
 from tests.contract.registry.store_suite import CLIENTS, EVERYTHING, positions
 from tests.registry_author import Author, fingerprint, proposal
@@ -62,7 +62,7 @@ class RaceSuite:
             name = f"user-{number}"
             basis = await store.basis(name)
             try:
-                await store.commit(proposal(SettingsChanged(name, "NONE"), basis, request=request))
+                await store.commit(proposal(SettingsChanged(name, Settings("NONE")), basis, request=request))
             except Stale:
                 return False
             return True
@@ -137,7 +137,7 @@ class RaceSuite:
                 basis = await store.basis("user")
                 # Level and version number are set in turn, so each follows from the revision.
                 assert basis.next_number == 2 + (basis.revision - 1) // 2
-                assert (basis.level == "NONE") == (basis.revision > 1 and basis.revision % 4 in (2, 3))
+                assert (basis.own == Settings("NONE")) == (basis.revision > 1 and basis.revision % 4 in (2, 3))
                 assert len(basis.live) == basis.next_number - 1
 
         async def write() -> None:

@@ -20,7 +20,8 @@ from services.registry.domain.events import (
     VersionUpdated,
 )
 from services.registry.domain.limits import SCHEMA_ID_MAX
-from services.registry.domain.model import Reference, State
+from services.registry.domain.model import Reference, Settings, State
+from services.registry.domain.settings import NOTHING_SET
 from services.registry.ports import Stale, Store
 from tests.registry_author import START, Author, fingerprint, proposal, schema, version
 
@@ -116,7 +117,7 @@ class CommitSuite:
         basis = await store.basis("user")
 
         with pytest.raises(Stale):
-            await store.commit(replace(proposal(SettingsChanged("user", "NONE"), basis), revision=3))
+            await store.commit(replace(proposal(SettingsChanged("user", Settings("NONE")), basis), revision=3))
 
         assert await store.subject("user") is None
 
@@ -140,7 +141,7 @@ class CommitSuite:
 
         for epoch in (basis.epoch - 1, basis.epoch + 1):
             with pytest.raises(Stale):
-                await store.commit(replace(proposal(SettingsChanged("user", "NONE"), basis), epoch=epoch))
+                await store.commit(replace(proposal(SettingsChanged("user", Settings("NONE")), basis), epoch=epoch))
 
         assert await positions(store) == []
         assert await store.basis("user") == basis
@@ -150,7 +151,7 @@ class CommitSuite:
         author = Author(store)
         old = await store.basis("user")
         await author.set_level("", "FULL")
-        event = SettingsChanged("user", "NONE")
+        event = SettingsChanged("user", Settings("NONE"))
 
         with pytest.raises(Stale):
             await store.commit(replace(proposal(event, old), global_revision=old.global_revision))
@@ -164,21 +165,21 @@ class CommitSuite:
     async def test_global_settings(self, store: Store) -> None:
         """The global level is in every basis; a change of it needs the revision that was given, if one was."""
         old = await store.basis("")
-        event = SettingsChanged("", "FULL_TRANSITIVE")
+        event = SettingsChanged("", Settings("FULL_TRANSITIVE"))
 
         await store.commit(replace(proposal(event, old), global_revision=old.global_revision))
         with pytest.raises(Stale):
             await store.commit(replace(proposal(event, old), global_revision=old.global_revision))
 
-        assert old.global_level == "BACKWARD"
-        assert (await store.basis("anything")).global_level == "FULL_TRANSITIVE"
+        assert old.general == NOTHING_SET
+        assert (await store.basis("anything")).general == Settings("FULL_TRANSITIVE")
 
     async def test_request_id(self, store: Store) -> None:
         """A request id is recorded with its change; the same one again, with whatever digest, is stale."""
         author = Author(store)
         assert await store.recorded("author", REQUEST.method, REQUEST.id) is None
 
-        change = await author.commit("user", lambda _: SettingsChanged("user", "NONE"), REQUEST)
+        change = await author.commit("user", lambda _: SettingsChanged("user", Settings("NONE")), REQUEST)
 
         recorded = await store.recorded("author", REQUEST.method, REQUEST.id)
         assert recorded == change
@@ -188,7 +189,7 @@ class CommitSuite:
         before = await image(store, "user", "other")
         for digest in (REQUEST.digest, b"another"):
             basis = await store.basis("other")
-            event = SettingsChanged("other", "NONE")
+            event = SettingsChanged("other", Settings("NONE"))
             with pytest.raises(Stale):
                 await store.commit(proposal(event, basis, request=replace(REQUEST, digest=digest)))
         assert await image(store, "user", "other") == before
@@ -197,7 +198,9 @@ class CommitSuite:
         """The oldest first, no more than asked for, and only those before the moment."""
         author = Author(store)
         keys = [RequestKey("UpdateConfig", str(number), b"digest") for number in range(4)]
-        changes = [await author.commit("user", lambda _: SettingsChanged("user", "NONE"), key) for key in keys]
+        changes = [
+            await author.commit("user", lambda _: SettingsChanged("user", Settings("NONE")), key) for key in keys
+        ]
         last = changes[3].time
 
         forgotten = [await store.forget_requests(last, 2), await store.forget_requests(last, 2)]
@@ -209,7 +212,7 @@ class CommitSuite:
     async def test_request_id_of_a_refused_commit(self, store: Store) -> None:
         """A commit that was refused does not take its request id."""
         basis = await store.basis("user")
-        event = SettingsChanged("user", "NONE")
+        event = SettingsChanged("user", Settings("NONE"))
         with pytest.raises(Stale):
             await store.commit(replace(proposal(event, basis, request=REQUEST), epoch=9))
 
@@ -225,15 +228,15 @@ class CommitSuite:
         before = await image(store, "user")
 
         with pytest.raises(errors.WritesFenced) as refused:
-            await author.propose(SettingsChanged("user", "NONE"))
+            await author.propose(SettingsChanged("user", Settings("NONE")))
         with pytest.raises(errors.WritesFenced):
-            await author.propose(SettingsChanged("", "NONE"))
+            await author.propose(SettingsChanged("", Settings("NONE")))
 
         assert refused.value.retry_seconds
         assert (await store.head()).fenced
         assert await image(store, "user") == before
         await fence(False)
-        await author.propose(SettingsChanged("user", "NONE"))
+        await author.propose(SettingsChanged("user", Settings("NONE")))
         assert await positions(store) == [1, 2]
 
     async def test_new_epoch(self, store: Store) -> None:
@@ -249,7 +252,7 @@ class CommitSuite:
 
         assert (change.epoch, change.position) == (2, 2)
         with pytest.raises(Stale):
-            await store.commit(proposal(SettingsChanged("user", "NONE"), old))
+            await store.commit(proposal(SettingsChanged("user", Settings("NONE")), old))
         later = await author.set_level("user", "NONE")
         assert (later.epoch, later.position) == (2, 3)
 
@@ -463,8 +466,8 @@ class CommitSuite:
 
         kept = await store.subject("keeps")
         assert kept is not None
-        assert kept.settings.level == "FULL"
-        assert (await store.basis("loses")).level is None
+        assert kept.own == Settings("FULL")
+        assert (await store.basis("loses")).own == NOTHING_SET
         assert await store.subject("loses") is None
 
     async def test_roll_back(self, store: Store) -> None:

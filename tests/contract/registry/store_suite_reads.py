@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from services.registry.domain.model import Format, Reference, State
+from services.registry.domain.model import Format, Reference, Settings, State
+from services.registry.domain.settings import NOTHING_SET
 from services.registry.ports import Store, VersionFilter
 from tests.contract.registry.store_suite import EVERYTHING
 from tests.registry_author import Author, fingerprint
@@ -37,7 +38,7 @@ class ReadSuite:
         assert (head.epoch, head.position, head.floor, head.fenced, head.purge_position) == (1, 0, 0, False, 0)
         basis = await store.basis("user", fingerprint("x"))
         assert (basis.epoch, basis.revision, basis.next_number, basis.live) == (1, 0, 1, ())
-        assert (basis.level, basis.global_level, basis.schema_id) == (None, "BACKWARD", None)
+        assert (basis.own, basis.general, basis.schema_id) == (NOTHING_SET, NOTHING_SET, None)
         assert await store.schemas([1, 2]) == {}
         assert await store.schemas([]) == {}
         assert await store.targets(1) == {}
@@ -233,7 +234,7 @@ class ReadSuite:
         assert found is not None
         assert (found.name, found.latest_version, found.version_count) == ("user", 2, 2)
         assert (found.create_time, found.update_time, found.delete_time) == (created, updated, None)
-        assert (found.settings.level, found.settings.inherited) == ("BACKWARD", True)
+        assert (found.own, found.general) == (NOTHING_SET, NOTHING_SET)
 
     async def test_subject_deleted(self, store: Store) -> None:
         """A subject is deleted with its last live version, and lives again with the next."""
@@ -288,12 +289,12 @@ class ReadSuite:
         inherited = await store.subject("user")
 
         assert own is not None
-        assert (own.settings.level, own.settings.inherited, own.version_count) == ("FULL", False, 0)
+        assert (own.own, own.general, own.version_count) == (Settings("FULL"), NOTHING_SET, 0)
         assert (own.create_time, own.delete_time) == (change.time, None)
         assert list(listed_all) == []
         assert gone is None
         assert inherited is not None
-        assert (inherited.settings.level, inherited.settings.inherited) == ("NONE", True)
+        assert (inherited.own, inherited.general) == (NOTHING_SET, Settings("NONE"))
 
     async def test_references(self, store: Store) -> None:
         """Targets, dependencies and dependents follow the references."""

@@ -42,20 +42,23 @@ async def check(calls: Registry, subject: str, schema: object, **fields: Any) ->
     ],
 )
 async def test_each_level_looks_at_its_history(calls: Registry, name: Name, level: str, checked: list[int]) -> None:
-    """The report says which versions were compared; what is not decided is not called compatible."""
+    """The report says which versions were compared, and shows what breaks by a witness."""
     subject = name()
     await calls.versions(subject, 3)
 
-    report = await check(calls, subject, {"type": "null"}, level=LEVELS[level])
+    report = await check(calls, subject, {"minimum": 9}, level=LEVELS[level])
 
     assert list(report.checked_versions) == checked
     assert report.level == LEVELS[level]
-    expected = compatibility_pb2.VERDICT_UNDECIDED if checked else compatibility_pb2.VERDICT_COMPATIBLE
+    expected = compatibility_pb2.VERDICT_INCOMPATIBLE if checked else compatibility_pb2.VERDICT_COMPATIBLE
     assert report.verdict == expected
     directions = 2 if level.startswith("FULL") else 1
     assert len(report.findings) == len(checked) * directions
     for finding in report.findings:
-        assert (finding.rule, finding.verdict) == ("NOT_DECIDED", compatibility_pb2.VERDICT_UNDECIDED)
+        rule = "MINIMUM_REJECTS" if finding.candidate_reads else "MAXIMUM_REJECTS"
+        assert (finding.rule, finding.verdict) == (rule, compatibility_pb2.VERDICT_INCOMPATIBLE)
+        witness = json.loads(finding.witness.text)
+        assert witness <= finding.version if finding.candidate_reads else witness >= 9
         assert finding.message
         assert finding.remedy
 

@@ -14,6 +14,7 @@ from llm_schema_registry.kernel.postgres import Connection, Postgres, connect
 from services.registry.adapters.postgres_bell import PostgresBell
 from services.registry.adapters.postgres_store import PostgresStore
 from services.registry.domain.events import RequestKey, SettingsChanged
+from services.registry.domain.model import Settings
 from services.registry.ports import Store
 from tests.contract.registry.store_races import RaceSuite
 from tests.contract.registry.store_suite import CommitSuite, ExhaustIds, Fence, image
@@ -126,7 +127,7 @@ async def test_lost_answer(postgres_store: PostgresStore) -> None:
     """After a commit whose answer was lost, its request id tells that it happened."""
     author = Author(postgres_store)
     request = RequestKey("UpdateConfig", "one", b"digest")
-    change = await author.commit("user", lambda _: SettingsChanged("user", "NONE"), request)
+    change = await author.commit("user", lambda _: SettingsChanged("user", Settings("NONE")), request)
 
     recorded = await postgres_store.recorded("author", request.method, request.id)
 
@@ -179,7 +180,7 @@ async def test_database_away(own_postgres: Callable[..., OwnPostgres]) -> None:
         with pytest.raises(errors.DatabaseUnavailable):
             await store.head()
         with pytest.raises(errors.DatabaseUnavailable):
-            await store.commit(proposal(SettingsChanged("user", "NONE"), basis))
+            await store.commit(proposal(SettingsChanged("user", Settings("NONE")), basis))
         await server.start_async()
         await Author(store).register("user", "2")
 

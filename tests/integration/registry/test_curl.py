@@ -117,6 +117,11 @@ def use_schemas(call: Caller) -> None:
     """Registers two schemas, one of which references the other, and finds them in every way."""
     assert call(COMPATIBILITY, "CheckCompatibility", subject="address", format=JSON, text=ADDRESS)["report"]
     assert call(VALIDATION, "ValidateSchema", format=JSON, text=ADDRESS) == {"valid": True}
+    texts = [json.dumps({"type": "object", "properties": {name: {}}, "title": name}) for name in ("street", "town")]
+    texts[1] = texts[1].replace('"town": {}', '"street": {}, "town": {}')
+    sources = [{"text": {"format": JSON, "text": text}} for text in texts]
+    compared = call(COMPATIBILITY, "DiffSchemas", before=sources[0], after=sources[1])
+    assert (compared["suggestedStep"], compared["backward"]) == ("VERSION_STEP_MINOR", "VERDICT_COMPATIBLE")
     made = register(call, "address", ADDRESS, owner="team-red", tags=["pii"])
     register(call, "customer", CUSTOMER, references=HOME)
 

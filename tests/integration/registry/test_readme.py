@@ -70,5 +70,6 @@ def test_every_command_of_the_tour_works(make_service: MakeService, database_url
     assert registered["created"]
     assert by_subject["version"] == registered["version"]
     assert by_id["schema"] == registered["schema"]
-    assert report["report"]["verdict"] == "VERDICT_UNDECIDED"
+    assert report["report"]["verdict"] == "VERDICT_INCOMPATIBLE"
+    assert set(json.loads(report["report"]["findings"][0]["witness"]["text"])) == {"id"}
     assert validation["errors"][0]["keyword"] == "required"

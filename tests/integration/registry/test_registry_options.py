@@ -175,6 +175,43 @@ async def test_tls_to_postgresql_is_required_and_verified(
     assert rows == [(True,)]
 
 
+@pytest.mark.option("formats.json_schema_draft")
+async def test_texts_without_a_draft_are_read_in_the_one_given(
+    make_service: MakeService, database_url: str, name: Name
+) -> None:
+    """What was registered before keeps its draft; one text in two drafts is two contents."""
+    text = {"exclusiveMaximum": True, "maximum": 3}
+    wide, narrow = {"items": [{"type": "string"}]}, b"[1]"
+
+    async def valid(calls: Registry, schema_id: int) -> bool:
+        request = validation_service_pb2.ValidateDataRequest(schema_id=schema_id, data=narrow)
+        return (await calls.call(calls.validation.ValidateData, request)).valid
+
+    old = make_service(database_url, formats__json_schema_draft="4")
+    await old.start_async()
+    async with RegistryClient(old.target) as client:
+        calls = Registry(client)
+        await calls.register(name(), text)
+        first = await calls.register(name(), wide)
+        said = await calls.register(name(), {"$schema": "http://json-schema.org/draft-06/schema#"} | wide)
+    await old.stop_async()
+    new = make_service(database_url, formats__json_schema_draft="2019-09")
+    await new.start_async()
+    async with RegistryClient(new.target) as client:
+        calls = Registry(client)
+        with pytest.raises(errors.InvalidSchema):
+            await calls.register(name(), text)
+        second = await calls.register(name(), wide)
+        kept = await calls.schema(first.schema.id)
+        results = [await valid(calls, made.schema.id) for made in (first, said, second)]
+
+    assert first.schema.dialect == kept.dialect == "http://json-schema.org/draft-04/schema"
+    assert said.schema.dialect == "http://json-schema.org/draft-06/schema"
+    assert second.schema.dialect == "https://json-schema.org/draft/2019-09/schema"
+    assert second.schema.id != first.schema.id
+    assert results == [False, False, False]
+
+
 @pytest.mark.option("limits.schema_text_bytes_max", "limits.data_bytes_max")
 async def test_the_limits_of_texts_and_data_are_the_ones_given(
     make_service: MakeService, database_url: str, name: Name

@@ -57,7 +57,9 @@ LAYERS = (
             *("{service}.adapters", "{service}.codec", "{service}.ports", "{service}.domain"),
             *(ERRORS, KERNEL, f"{PACKAGE}.objects", "generated"),
         ),
-        WIRE | {"psycopg", "psycopg_pool", "redis", "aioboto3", "botocore", "cachetools", "structlog"},
+        WIRE
+        | {"psycopg", "psycopg_pool", "redis", "aioboto3", "botocore", "cachetools", "structlog"}
+        | {"grpc_tools"},  # protoc, for Protobuf texts.
     ),
     # The domain's words and limits pass through handlers; its rules are the usecases' to call. The kernel tells who
     # calls.

@@ -16,6 +16,7 @@ from services.registry.codec import events as codec
 from services.registry.codec import nouns
 from services.registry.domain.events import Change, Event
 from services.registry.domain.evolution.levels import LEVELS
+from services.registry.domain.evolution.policy import Policy
 from services.registry.domain.model import Format, Schema, Settings, State, Subject, Version
 from tests import registry_events as examples
 
@@ -83,14 +84,35 @@ def test_version_round_trip(version: Version) -> None:
 
 
 @pytest.mark.parametrize("delete_time", [None, TIME])
-def test_subject_round_trip(delete_time: datetime | None) -> None:
-    """A subject comes back equal."""
-    subject = Subject("user", 3, 2, TIME, TIME, delete_time, Settings("NONE", inherited=True))
+def test_a_subject_tells_the_settings_in_force(delete_time: datetime | None) -> None:
+    """Its own before the global ones before the defaults; what is not its own is inherited."""
+    own, general = Settings("NONE", assert_formats=True), Settings("FULL", Policy.LENIENT, assert_formats=False)
 
-    message = nouns.subject(subject)
+    message = nouns.subject(Subject("user", 3, 2, TIME, TIME, delete_time, own, general))
 
-    assert nouns.read_subject(message) == subject
-    assert message.config.inherited_fields == ["compatibility_level"]
+    assert (message.name, message.latest_version, message.version_count) == ("user", 3, 2)
+    assert message.HasField("delete_time") == (delete_time is not None)
+    config = message.config
+    assert config.compatibility_level == compatibility_pb2.COMPATIBILITY_LEVEL_NONE
+    assert config.compatibility_policy == compatibility_pb2.COMPATIBILITY_POLICY_LENIENT
+    assert (config.declared_properties_only, config.reader_fills_defaults, config.assert_formats) == (True, False, True)
+    assert config.inherited_fields == ["compatibility_policy", "declared_properties_only", "reader_fills_defaults"]
+
+
+@pytest.mark.parametrize("settings", [Settings(), Settings("FULL"), Settings("NONE", Policy.EXACT, False, True, False)])
+def test_settings_round_trip(settings: Settings) -> None:
+    """Settings come back as they were set, and what was not set is not."""
+    assert nouns.read_settings(nouns.settings(settings)) == settings
+
+
+def test_global_settings_inherit_nothing() -> None:
+    """They show what is in force where a subject says nothing."""
+    config = nouns.global_config(Settings(reader_fills_defaults=True), etag='"e"')
+
+    assert config.compatibility_level == compatibility_pb2.COMPATIBILITY_LEVEL_BACKWARD
+    assert config.compatibility_policy == compatibility_pb2.COMPATIBILITY_POLICY_UNSPECIFIED
+    assert (config.declared_properties_only, config.reader_fills_defaults, config.assert_formats) == (True, True, False)
+    assert (list(config.inherited_fields), config.etag) == ([], '"e"')
 
 
 def test_enums_are_complete() -> None:
@@ -105,6 +127,7 @@ def test_enums_are_complete() -> None:
     assert [nouns.format_value(form) for form in Format] == formats
     assert [nouns.state_value(state) for state in State] == states
     assert {nouns.level_value(level) for level in LEVELS} == set(levels)
+    assert [nouns.policy_value(policy) for policy in (None, *Policy)] == compatibility_pb2.CompatibilityPolicy.values()
 
 
 @pytest.mark.parametrize("value", [0, 99])

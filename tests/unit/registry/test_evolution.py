@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.registry.domain.evolution.levels import LEVELS, history, pairs
-from services.registry.domain.evolution.report import Finding, Report, Verdict, check, worst
+from services.registry.domain.evolution.policy import Policy, Rules
+from services.registry.domain.evolution.report import Finding, Report, Terms, Verdict, gathered, worst
 from services.registry.domain.limits import FINDINGS_MAX
 from services.registry.domain.model import State, VersionHead
 
@@ -118,11 +119,12 @@ def test_a_report_is_as_bad_as_its_worst_finding(verdicts: list[Verdict], expect
 
 
 def test_findings_know_their_pair_and_are_limited() -> None:
-    """Each finding says which version it is against; beyond the limit the report says that there are more."""
+    """Each finding says which version it is against, harmless ones are left out; a report beyond the limit says so."""
     level = LEVELS["FULL_TRANSITIVE"]
     older = [(number, "old") for number in range(150, 0, -1)]
 
-    report = check(level, pairs(level, older, "new"), lambda _, __: [finding(Verdict.UNDECIDED)])
+    found = [(pair, [finding(Verdict.COMPATIBLE), finding(Verdict.UNDECIDED)]) for pair in pairs(level, older, "new")]
+    report = gathered(Terms(level, Rules(Policy.STRICT)), found)
 
     assert len(report.findings) == FINDINGS_MAX
     assert report.truncated
@@ -136,4 +138,6 @@ def test_findings_know_their_pair_and_are_limited() -> None:
 
 def test_nothing_to_compare_with_is_compatible() -> None:
     """The first version of a subject has nobody to break."""
-    assert check(LEVELS["FULL"], iter(()), lambda _, __: ()) == Report(Verdict.COMPATIBLE, "FULL", (), ())
+    terms = Terms(LEVELS["FULL"], Rules(Policy.EXACT))
+
+    assert gathered(terms, ()) == Report(Verdict.COMPATIBLE, terms)

@@ -15,6 +15,7 @@ import pytest_asyncio
 from llm_schema_registry import errors
 from services.registry.adapters.memory_store import MemoryBell, MemoryStore
 from services.registry.domain.events import EpochStarted, SettingsChanged
+from services.registry.domain.model import Settings
 from services.registry.ports import Head, Proposal
 from services.registry.usecases import feed as feed_module
 from services.registry.usecases.feed import Feed, Place
@@ -47,7 +48,7 @@ class History:
             level = "FULL" if self._number % 2 else "NONE"
 
             async def decide(*_: object, level: str = level) -> Decision:
-                return Decision(SettingsChanged(subject, level))
+                return Decision(SettingsChanged(subject, Settings(level)))
 
             await self.writer.run(Intent(subject, "someone"), decide)
 

@@ -6,6 +6,7 @@ import datetime
 
 from services.registry.adapters.memory_store import MemoryStore
 from services.registry.domain.events import RequestKey, SettingsChanged
+from services.registry.domain.model import Settings
 from services.registry.ports import Proposal
 from services.registry.usecases import housekeeping
 
@@ -28,7 +29,7 @@ async def test_request_ids_are_kept_for_days() -> None:
     for day in range(5):
         time = NOON + datetime.timedelta(days=day)
         basis = await store.basis("user")
-        event = SettingsChanged("user", "FULL" if day % 2 else "NONE")
+        event = SettingsChanged("user", Settings("FULL" if day % 2 else "NONE"))
         request = RequestKey("UpdateConfig", str(day), b"digest")
         await store.commit(Proposal(event, 1, basis.revision, None, "someone", time, (), request))
     clock = Later(NOON + housekeeping.REQUEST_IDS_KEPT + datetime.timedelta(days=2, hours=1))

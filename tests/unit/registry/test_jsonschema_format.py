@@ -10,10 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_schema_registry.errors import InvalidField, InvalidSchema
+from services.registry.domain.evolution.policy import Policy, Rules
 from services.registry.domain.evolution.report import Verdict
-from services.registry.domain.formats import Parsed, json_text
+from services.registry.domain.formats import DataRules, Parsed, json_text
 from services.registry.domain.formats.jsonschema import JsonSchema
 
+STRICT = Rules(Policy.STRICT)
 FORMAT = JsonSchema()
 DRAFTS = [
     "http://json-schema.org/draft-04/schema#",
@@ -45,7 +47,7 @@ def refused(schema: object, sources: dict[str, str] | None = None) -> InvalidSch
 def test_every_draft_is_read_and_checks_data(draft: str) -> None:
     """A schema of each draft compiles, accepts what it allows and refuses what it does not."""
     parsed = parse({"$schema": draft, "type": "object", "required": ["name"]})
-    validator = FORMAT.validator(parsed, assert_formats=False)
+    validator = FORMAT.validator(parsed, DataRules())
 
     assert not validator.check(b'{"name": 1}').problems
     (problem,) = validator.check(b"{}").problems
@@ -126,6 +128,16 @@ def test_exponential_schemas_are_refused_through_anchors_and_ids() -> None:
     assert "ways to apply" in refused({"$defs": embedded, "$ref": "http://example.com/e0"}).message
 
 
+def test_exponential_schemas_are_refused_through_sources_of_a_schema_with_an_address() -> None:
+    """The name of a source is relative to the schema's own address, also while ways are counted."""
+    source: dict[str, Any] = {f"s{i}": {"allOf": [{"$ref": f"#/$defs/s{i + 1}"}] * 2} for i in range(10)} | {"s10": {}}
+    definitions: dict[str, Any] = {f"d{i}": {"allOf": [{"$ref": f"#/$defs/d{i + 1}"}] * 2} for i in range(10)}
+    definitions["d10"] = {"$ref": "b.json#/$defs/s0"}
+    schema = {"$id": "https://example.com/dir/a.json", "$ref": "#/$defs/d0", "$defs": definitions}
+
+    assert "ways to apply" in refused(schema, {"b.json": json.dumps({"$defs": source})}).message
+
+
 def test_too_many_subschemas_are_refused() -> None:
     """The number of subschemas is bounded."""
     assert "subschemas" in refused({"properties": {f"p{i}": {} for i in range(20_001)}}).message
@@ -135,7 +147,7 @@ def test_a_recursive_schema_that_goes_into_the_data_is_fine() -> None:
     """A tree is a schema; only loops that consume nothing are refused."""
     parsed = parse({"type": "object", "properties": {"children": {"type": "array", "items": {"$ref": "#"}}}})
 
-    assert FORMAT.validator(parsed, assert_formats=False).check(b'{"children": [{"children": [3]}]}').problems
+    assert FORMAT.validator(parsed, DataRules()).check(b'{"children": [{"children": [3]}]}').problems
 
 
 @pytest.mark.parametrize(
@@ -161,7 +173,7 @@ def test_references_are_resolved_from_the_sources_only() -> None:
 
     for own in ({}, {"$id": "https://example.com/dir/a.json"}):
         parsed = parse({**own, "$ref": "b.json#/$defs/x"}, sources)
-        validator = FORMAT.validator(parsed, assert_formats=False)
+        validator = FORMAT.validator(parsed, DataRules())
         assert validator.check(b"1").problems
         assert not validator.check(b'"a"').problems
 
@@ -170,8 +182,8 @@ def test_formats_count_only_when_asserted() -> None:
     """`format` is an annotation unless the caller asks for more."""
     parsed = parse({"format": "email"})
 
-    assert not FORMAT.validator(parsed, assert_formats=False).check(b'"nobody"').problems
-    assert FORMAT.validator(parsed, assert_formats=True).check(b'"nobody"').problems
+    assert not FORMAT.validator(parsed, DataRules()).check(b'"nobody"').problems
+    assert FORMAT.validator(parsed, DataRules(assert_formats=True)).check(b'"nobody"').problems
 
 
 @pytest.mark.parametrize(
@@ -189,7 +201,7 @@ def test_formats_count_only_when_asserted() -> None:
 )
 def test_data_that_cannot_be_read_is_a_bad_request(data: bytes, says: str) -> None:
     """Unreadable data is the caller's fault and names the field."""
-    validator = FORMAT.validator(parse({}), assert_formats=False)
+    validator = FORMAT.validator(parse({}), DataRules())
 
     with pytest.raises(InvalidField) as caught:
         validator.check(data)
@@ -202,7 +214,7 @@ def test_problems_do_not_repeat_values() -> None:
     """A value of the data never stands in a message: it may be somebody's secret."""
     parsed = parse({"properties": {"token": {"type": "integer"}, "kind": {"enum": ["a"]}}})
 
-    found = FORMAT.validator(parsed, assert_formats=False).check(b'{"token": "s3cret", "kind": "s3cret"}')
+    found = FORMAT.validator(parsed, DataRules()).check(b'{"token": "s3cret", "kind": "s3cret"}')
 
     assert len(found.problems) == 2
     assert not any("s3cret" in problem.message for problem in found.problems)
@@ -212,7 +224,7 @@ def test_problems_are_limited() -> None:
     """A hundred problems are listed; that there are more is said."""
     parsed = parse({"items": {"type": "string"}})
 
-    found = FORMAT.validator(parsed, assert_formats=False).check(json.dumps(list(range(500))).encode())
+    found = FORMAT.validator(parsed, DataRules()).check(json.dumps(list(range(500))).encode())
 
     assert len(found.problems) == 100
     assert found.truncated
@@ -245,12 +257,17 @@ def test_member_order_and_number_notation_do_not_change_the_meaning() -> None:
     assert parse('{"type":"number","minimum":1,"maximum":1501}').semantic_body != base.semantic_body
 
 
-def test_the_same_meaning_is_compatible_and_anything_else_is_not_decided() -> None:
-    """This release proves nothing: it says so instead of guessing."""
-    writer, same, other = parse('{"a":1,"b":2}'), parse('{"b":2,"a":1}'), parse('{"type":"string"}')
+@pytest.mark.parametrize("policy", Policy)
+def test_the_policy_decides_how_schemas_are_compared(policy: Policy) -> None:
+    """The same meaning is compatible under every policy, and a string for an integer under none."""
+    writer, same, other = (
+        parse('{"minimum":1,"type":"integer"}'),
+        parse('{"type":"integer","minimum":1.0}'),
+        parse('{"type":"string"}'),
+    )
 
-    assert list(FORMAT.diff(same, writer)) == []
-    assert [finding.verdict for finding in FORMAT.diff(other, writer)] == [Verdict.UNDECIDED]
+    assert list(FORMAT.diff(same, writer, Rules(policy))) == []
+    assert {finding.verdict for finding in FORMAT.diff(other, writer, Rules(policy))} == {Verdict.INCOMPATIBLE}
 
 
 def test_annotations_are_collected_for_the_search() -> None:

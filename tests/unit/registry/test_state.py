@@ -23,7 +23,7 @@ from services.registry.domain.events import (
     VersionsPurged,
     VersionUpdated,
 )
-from services.registry.domain.model import Reference
+from services.registry.domain.model import Reference, Settings
 from services.registry.domain.state import Inapplicable, RegistryState
 from tests import registry_events as examples
 from tests.registry_author import START, Author, schema, version
@@ -70,7 +70,7 @@ async def test_replay_rebuilds_everything(seed: int) -> None:
 @given(st.lists(examples.changes, max_size=8))
 def test_inapplicable_changes_nothing(found: list[Change]) -> None:
     """A change is applied as a whole or not at all, whatever it holds."""
-    state = state_of(registered(), SettingsChanged("user", "NONE"))
+    state = state_of(registered(), SettingsChanged("user", Settings("NONE")))
 
     for change in found:
         before = contents(state)
@@ -95,7 +95,6 @@ def test_inapplicable_changes_nothing(found: list[Change]) -> None:
         VersionsPurged("user", (2,), ()),
         VersionsPurged("user", (1,), (9,)),
         SubjectRolledBack("user", 1, (2,)),
-        SettingsChanged("", None),
         EpochStarted(2, 1, 9),
         EpochStarted(1, 1, 1),
         EpochStarted(3, 2, 1),
@@ -119,7 +118,7 @@ def test_out_of_order(epoch: int, position: int) -> None:
     state = state_of(registered())
 
     with pytest.raises(Inapplicable):
-        state.apply(Change(epoch, position, START, "author", SettingsChanged("", "NONE")))
+        state.apply(Change(epoch, position, START, "author", SettingsChanged("", Settings("NONE"))))
 
 
 def test_new_epoch() -> None:
@@ -127,6 +126,6 @@ def test_new_epoch() -> None:
     state = state_of(registered())
 
     state.apply(Change(5, 2, START, "author", EpochStarted(5, 1, 1)))
-    state.apply(Change(5, 3, START, "author", SettingsChanged("", "NONE")))
+    state.apply(Change(5, 3, START, "author", SettingsChanged("", Settings("NONE"))))
 
-    assert (state.epoch, state.position, state.global_level) == (5, 3, "NONE")
+    assert (state.epoch, state.position, state.general) == (5, 3, Settings("NONE"))

@@ -43,8 +43,6 @@ LEVELS = {
 }
 """Source: Confluent, "Schema Evolution and Compatibility", compatibility types table."""
 
-LEVEL_DEFAULT = "BACKWARD"
-
 
 @dataclass(frozen=True, slots=True)
 class Pair(Generic[T]):

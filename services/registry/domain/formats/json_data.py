@@ -7,7 +7,7 @@ import math
 from typing import Final, TypeAlias
 
 from llm_schema_registry.errors import InvalidField
-from services.registry.domain.formats.json_text import depth, is_text
+from services.registry.domain.formats.json_text import is_text
 
 Data: TypeAlias = "bool | int | float | str | list[Data] | dict[str, Data] | None"
 
@@ -22,13 +22,8 @@ def read(data: bytes, *, unique_names: bool) -> Data:
     beyond the range of doubles, on half of a surrogate pair, and on more than DATA_DEPTH_MAX levels.
     """
     try:
-        value: Data = json.loads(
-            data.decode("utf-8"),
-            parse_constant=_refuse_constant,
-            parse_float=_finite,
-            object_pairs_hook=_unique if unique_names else None,
-        )
-        if depth(value) > DATA_DEPTH_MAX:
+        value: Data = (_UNIQUE_NAMES if unique_names else _LAST_NAME_COUNTS).decode(data.decode("utf-8"))
+        if _is_deep(data):
             raise RecursionError
         if b"\\u" in data and not is_text(value):  # Only an escape can spell half of a pair.
             raise InvalidField.of("data", "holds half of a surrogate pair, which no UTF-8 text can hold")
@@ -44,6 +39,29 @@ def read(data: bytes, *, unique_names: bool) -> Data:
     except ValueError as error:
         raise InvalidField.of("data", f"holds a number that cannot be read: {str(error).partition(';')[0]}") from None
     return value
+
+
+def _is_deep(data: bytes) -> bool:
+    """Whether valid JSON nests deeper than DATA_DEPTH_MAX.
+
+    On the text, for walking the value takes longer than reading it: what is left of it are brackets, and each round
+    takes out the innermost ones.
+    """
+    if data.count(b"{") + data.count(b"[") <= DATA_DEPTH_MAX:
+        return False
+    if b"\\" in data:
+        data = data.replace(b"\\\\", b"").replace(b'\\"', b"")
+    brackets = data.translate(_ONE_KIND, _NO_BRACKETS).replace(b'""', b"")
+    brackets = b"".join(brackets.split(b'"')[::2])
+    for _ in range(DATA_DEPTH_MAX):
+        if not brackets:
+            return False
+        brackets = brackets.replace(b"[]", b"")
+    return bool(brackets)
+
+
+_ONE_KIND: Final = bytes.maketrans(b"{}", b"[]")
+_NO_BRACKETS: Final = bytes(set(range(256)) - set(b'[]{}"'))
 
 
 class _NameTwice(ValueError):
@@ -67,3 +85,8 @@ def _finite(number: str) -> float:
     if not math.isfinite(value):
         raise ValueError("a number is beyond the range of doubles")
     return value
+
+
+_LAST_NAME_COUNTS: Final = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
+_UNIQUE_NAMES: Final = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_unique)
+"""Made once: `json.loads` with arguments makes one for every payload."""

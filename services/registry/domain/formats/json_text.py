@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import decimal
 import json
 import re
 from collections import Counter
@@ -19,7 +20,7 @@ INTEGER_DIGITS_MAX = 19
 
 _STRING = re.compile(r'("(?:[^"\\]|\\.)*")')
 _SPACE = str.maketrans("", "", " \t\n\r")
-_UNUSUAL_NUMBER = re.compile(rf"\d[.eE]|\d{{{INTEGER_DIGITS_MAX + 1}}}")
+_UNUSUAL_NUMBER = re.compile(rf"[:\[,\s]-?\d+[.eE]|^-?\d+[.eE]|\d{{{INTEGER_DIGITS_MAX + 1}}}")
 
 
 class TextError(Exception):
@@ -38,6 +39,8 @@ def read(text: str) -> Json:
         raise TextError(f"line {error.lineno}, column {error.colno}: {error.msg}") from None
     except RecursionError:
         raise TextError(f"nested deeper than {DEPTH_MAX} levels") from None
+    except decimal.InvalidOperation:
+        raise TextError("a number cannot be read: its exponent has too many digits") from None
     except ValueError as error:  # An integer of more digits than Python converts.
         raise TextError(f"a number cannot be read: {str(error).partition(';')[0]}") from None
     if text.count("{") + text.count("[") > DEPTH_MAX and depth(value) > DEPTH_MAX:

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 
+from services.registry.domain.evolution.policy import Policy, Rules
 from services.registry.domain.evolution.report import Verdict
 from services.registry.domain.formats.avro import Avro, canonical, resolution
 from services.registry.domain.formats.avro.language import ParsedAvro
 from tests.unit.registry.avro.avro_schemas import respelled, schemas
 
+STRICT = Rules(Policy.STRICT)
 FORMAT = Avro()
 
 VECTORS: list[tuple[str, str, int]] = [
@@ -222,7 +224,7 @@ def test_the_same_meaning_in_other_words_is_compatible_both_ways(schema: Any) ->
 @given(schemas(), schemas())
 def test_any_two_schemas_can_be_compared(left: Any, right: Any) -> None:
     """Unrelated schemas are compatible or not, never undecided, and nothing is found twice."""
-    found = list(FORMAT.diff(parse(left), parse(right)))
+    found = list(FORMAT.diff(parse(left), parse(right), STRICT))
 
     places = [(one.rule, one.reader_path, one.writer_path, one.message) for one in found]
     assert all(one.verdict is Verdict.INCOMPATIBLE for one in found)

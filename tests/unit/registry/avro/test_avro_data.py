@@ -6,11 +6,13 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from llm_schema_registry.errors import InvalidField
-from services.registry.domain.formats import Problem, Validation
+from services.registry.domain.formats import DataRules, Problem, Validation
 from services.registry.domain.formats.avro import Avro
+from services.registry.domain.formats.avro.data import JsonValidator
 from tests.unit.registry.avro.avro_schemas import schemas_with_data
 
 FORMAT = Avro()
@@ -24,9 +26,10 @@ RECORD = {
 DECIMAL = {"type": "bytes", "logicalType": "decimal", "precision": 4, "scale": 2}
 
 
-def check(schema: object, data: object, *, assert_formats: bool = False) -> Validation:
+def check(schema: object, data: object, *, assert_formats: bool = False, strict: bool = True) -> Validation:
     body = data if isinstance(data, bytes) else json.dumps(data).encode()
-    return FORMAT.validator(FORMAT.parse(json.dumps(schema), {}), assert_formats=assert_formats).check(body)
+    rules = DataRules(assert_formats=assert_formats, strict=strict)
+    return FORMAT.validator(FORMAT.parse(json.dumps(schema), {}), rules).check(body)
 
 
 def problems(schema: object, data: object, *, assert_formats: bool = False) -> tuple[Problem, ...]:
@@ -124,10 +127,19 @@ def test_all_problems_are_listed_with_their_places_in_the_schema() -> None:
     ]
 
 
+def test_members_that_are_no_fields_count_only_when_strict() -> None:
+    """Decoders pass over what a record does not know; a caller may refuse it. What is missing is missed either way."""
+    data = {"x": 1, "next": {"R": {"x": 2, "next": None, "more": [{"any": 1}]}}, "y": 1}
+
+    assert check(RECORD, data, strict=False) == Validation(())
+    assert [one.instance_path for one in problems(RECORD, data)] == ["/y", "/next/R/more"]
+    assert [one.keyword for one in check(RECORD, {"y": 1}, strict=False).problems] == ["record", "record"]
+
+
 def test_places_in_referenced_types_are_those_of_the_use() -> None:
     """The schema's path leads to where the text uses the referenced type."""
     text = json.dumps({"type": "array", "items": "R"})
-    validator = FORMAT.validator(FORMAT.parse(text, {"R": json.dumps(RECORD)}), assert_formats=False)
+    validator = FORMAT.validator(FORMAT.parse(text, {"R": json.dumps(RECORD)}), DataRules())
 
     (problem,) = validator.check(b'[{"x": "a", "next": null}]').problems
 
@@ -233,3 +245,16 @@ def test_data_made_for_a_schema_follows_it(pair: tuple[Any, Any]) -> None:
     schema, data = pair
 
     assert check(schema, data) == Validation(())
+
+
+@settings(max_examples=150, deadline=None)
+@given(schemas_with_data(), schemas_with_data(), st.booleans(), st.booleans())
+def test_the_quick_look_accepts_nothing_that_is_wrong(
+    pair: tuple[Any, Any], other: tuple[Any, Any], assert_formats: bool, strict: bool
+) -> None:
+    """Whatever is made for one schema is checked against another, the same by both ways."""
+    parsed = FORMAT.parse(json.dumps(pair[0]), {})
+    validator = JsonValidator(parsed.schema, assert_formats=assert_formats, strict=strict)
+
+    for data in (pair[1], other[1], {"x": pair[1]}, [pair[1]]):
+        assert validator.check(json.dumps(data).encode()) == validator.explain(data)

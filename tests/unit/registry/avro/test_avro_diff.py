@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from services.registry.domain.evolution.policy import Policy, Rules
 from services.registry.domain.evolution.report import Finding, Verdict
 from services.registry.domain.formats import Parsed
 from services.registry.domain.formats.avro import Avro
 
+STRICT = Rules(Policy.STRICT)
 FORMAT = Avro()
 ROWS: list[dict[str, Any]] = json.loads(
     (Path(__file__).parents[3] / "corpora" / "compatibility" / "avro.json").read_text()
@@ -28,8 +30,8 @@ KINDS = {
 
 
 def diff(reader: object, writer: object, sources: dict[str, str] | None = None) -> list[Finding]:
-    parsed = [FORMAT.parse(json.dumps(schema), sources or {}) for schema in (reader, writer)]
-    return list(FORMAT.diff(*parsed))
+    one, other = (FORMAT.parse(json.dumps(schema), sources or {}) for schema in (reader, writer))
+    return list(FORMAT.diff(one, other, STRICT))
 
 
 def record(*fields: dict[str, Any], name: str = "R", **more: object) -> dict[str, Any]:
@@ -82,7 +84,7 @@ def test_places_in_referenced_texts_are_those_of_the_use() -> None:
     writer = record({"name": "b", "type": record(name="N")})
     parsed = FORMAT.parse(json.dumps(reader), sources), FORMAT.parse(json.dumps(writer), {})
 
-    (finding,) = FORMAT.diff(*parsed)
+    (finding,) = FORMAT.diff(*parsed, STRICT)
 
     assert (finding.reader_path, finding.writer_path) == ("/fields/1/type", "/fields/0/type/fields")
 
@@ -137,7 +139,7 @@ def test_a_chain_of_types_may_be_as_long_as_it_likes() -> None:
         types += [record({"name": "x", "type": f"T{i - 1}"}, name=f"T{i}") for i in range(1, 4000)]
         return FORMAT.parse('"T3999"', {"T3999": json.dumps(types)})
 
-    (finding,) = FORMAT.diff(chain("int"), chain("string"))
+    (finding,) = FORMAT.diff(chain("int"), chain("string"), STRICT)
 
     assert (finding.rule, finding.reader_path) == ("TYPE_MISMATCH", "")
 
@@ -161,7 +163,7 @@ def test_many_versions_are_compared_in_a_moment() -> None:
     ]
 
     started = time.process_time()
-    found = [finding for old in versions[1:] for finding in FORMAT.diff(versions[0], old)]
+    found = [finding for old in versions[1:] for finding in FORMAT.diff(versions[0], old, STRICT)]
 
     assert found == []
     assert time.process_time() - started < 2

@@ -8,15 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Final, TypeAlias
+from typing import Final
 
 from services.registry.domain.formats import Problem, Validation, json_data
-from services.registry.domain.formats.avro import logical
+from services.registry.domain.formats.avro import json_scanning, logical
 from services.registry.domain.formats.avro.model import (
     Array,
     Fixed,
     Map,
-    Named,
     Primitive,
     Record,
     Resolved,
@@ -24,15 +23,14 @@ from services.registry.domain.formats.avro.model import (
     Type,
     Union,
 )
+from services.registry.domain.formats.avro.places import Way, by_label, parts
 from services.registry.domain.formats.avro.scalars import scalar_fault
 from services.registry.domain.formats.json_data import Data
 from services.registry.domain.formats.json_text import pointer
 from services.registry.domain.limits import VALIDATION_ERRORS_MAX
 
-Way: TypeAlias = "tuple[Way, str | int] | None"
-"""Parts of a path, the last one outermost: shared by all that is below a value."""
-
 _BRANCHES_LISTED_MAX: Final = 20
+_VALID: Final = Validation(())
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +46,27 @@ class Place:
 class JsonValidator:
     """Checks JSON payloads. Holds no state but the schema: safe to use from many tasks."""
 
-    def __init__(self, schema: Schema, *, assert_formats: bool) -> None:
+    def __init__(self, schema: Schema, *, assert_formats: bool, strict: bool) -> None:
         self._schema = schema
         self._assert_formats = assert_formats
+        self._strict = strict
+        self._fits = json_scanning.scanner(schema, assert_formats=assert_formats, strict=strict)
         self._branches: dict[Union, Mapping[str, Type]] = {}
 
     def check(self, data: bytes) -> Validation:
         """Where the data does not follow the schema. See DataValidator.check.
 
-        A record must have all its fields, also those with defaults, and no other members; an object in which a name
-        stands twice cannot be read.
+        A record must have all its fields, also those with defaults; other members are passed over unless `strict`, as
+        lenient decoders do. An object in which a name stands twice cannot be read.
         """
-        found = list(islice(self._problems(json_data.read(data, unique_names=True)), VALIDATION_ERRORS_MAX + 1))
+        value = json_data.read(data, unique_names=True)
+        if self._fits is not None and self._fits(value, 0):
+            return _VALID
+        return self.explain(value)
+
+    def explain(self, value: Data) -> Validation:
+        """What is wrong with a value, found without the closures that tell plainly valid data."""
+        found = list(islice(self._problems(value), VALIDATION_ERRORS_MAX + 1))
         return Validation(tuple(found[:VALIDATION_ERRORS_MAX]), truncated=len(found) > VALIDATION_ERRORS_MAX)
 
     def _problems(self, value: Data) -> Iterator[Problem]:
@@ -71,7 +78,7 @@ class JsonValidator:
             path = next((one for one in (item.path, place.type.path) if one is not None), place.schema_path)
             below: list[Place] = []
             for keyword, way, message in self._faults(item, place, path, below):
-                yield Problem(pointer(_parts(way)), path, keyword, message)
+                yield Problem(pointer(parts(way)), path, keyword, message)
             open_places.extend(reversed(below))
 
     def _faults(self, item: Resolved, place: Place, path: str, below: list[Place]) -> Iterator[tuple[str, Way, str]]:
@@ -82,7 +89,7 @@ class JsonValidator:
                 message = self._union(item, place, path, below)
             case Record() if isinstance(value, dict):
                 below += [Place(f.type, value[f.name], (way, f.name), path) for f in item.fields if f.name in value]
-                yield from _member_faults(item, value, way)
+                yield from _member_faults(item, value, way, strict=self._strict)
                 return
             case Map(values=inner) if isinstance(value, dict):
                 below += [Place(inner, member, (way, name), path) for name, member in value.items()]
@@ -119,27 +126,21 @@ class JsonValidator:
         return f"must be {null}an object whose one member is named after the branch: {names}{more}"
 
     def _by_label(self, union: Union) -> Mapping[str, Type]:
-        """Branches by the names that stand for them in data. A named type called like a kind of type comes second."""
         kept = self._branches.get(union)
         if kept is None:
-            kept = {}
-            for branch in union.branches:
-                if not isinstance(branch, Named):
-                    kept[branch.kind] = branch
-            for branch in union.branches:
-                if isinstance(branch, Named):
-                    kept.setdefault(branch.name, branch)
-            self._branches[union] = kept
+            kept = self._branches[union] = by_label(self._schema, union)
         return kept
 
 
-def _member_faults(record: Record, value: Mapping[str, Data], way: Way) -> Iterator[tuple[str, Way, str]]:
+def _member_faults(
+    record: Record, value: Mapping[str, Data], way: Way, *, strict: bool
+) -> Iterator[tuple[str, Way, str]]:
     names = {field.name for field in record.fields}
     for field in record.fields:
         if field.name not in value:
             hint = "; its default serves readers only" if field.has_default else ""
             yield record.kind, way, f"lacks the field `{field.name}`{hint}"
-    for name in value:
+    for name in value if strict else ():
         if name not in names:
             yield record.kind, (way, name), f"is no field of `{record.name}`"
 
@@ -152,13 +153,3 @@ def _logical_fault(annotation: logical.Logical, kind: str, value: Data) -> str |
     if isinstance(value, str):
         return logical.fault_of_bytes(annotation, value.encode("latin-1"))
     return None
-
-
-def _parts(way: Way) -> list[str | int]:
-    """The path from the outside in."""
-    parts: list[str | int] = []
-    while way is not None:
-        way, part = way
-        parts.append(part)
-    parts.reverse()
-    return parts

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from llm_schema_registry.errors import InvalidSchema, Violation
+from services.registry.domain.evolution.policy import Policy, Rules
 from services.registry.domain.evolution.report import Finding
-from services.registry.domain.formats import DataValidator, Parsed, Problem, json_text
-from services.registry.domain.formats.avro import canonical, references, resolution
+from services.registry.domain.formats import DataRules, DataValidator, Difference, Encoding, Parsed, Problem, json_text
+from services.registry.domain.formats.avro import canonical, changes, exact, references, resolution
+from services.registry.domain.formats.avro.binary import BinaryValidator
 from services.registry.domain.formats.avro.data import JsonValidator
 from services.registry.domain.formats.avro.model import Schema
 from services.registry.domain.model import Format
@@ -24,7 +27,9 @@ class ParsedAvro(Parsed):
 class Avro:
     """Avro behind the format protocol. Stateless."""
 
-    def parse(self, schema_text: str, sources: Mapping[str, str]) -> ParsedAvro:
+    apart: Final[Collection[str]] = ()
+
+    def parse(self, schema_text: str, sources: Mapping[str, str], *, dialect: str = "") -> ParsedAvro:  # noqa: ARG002
         """The schema that a text holds. See SchemaFormat.parse.
 
         Referenced types are part of the semantic body, not of the identity.
@@ -47,15 +52,32 @@ class Avro:
         """What has no effect though it looks as if it should, and what is allowed but breaks easily."""
         return _schema(parsed).remarks
 
-    def diff(self, reader: Parsed, writer: Parsed) -> Iterable[Finding]:
-        """Where the reader may fail on what the writer writes, by the rules of Java's SchemaCompatibility."""
+    def diff(self, reader: Parsed, writer: Parsed, rules: Rules) -> Iterable[Finding]:
+        """How the reader copes with what the writer writes. See SchemaFormat.diff.
+
+        STRICT and LENIENT are one: the rules of Java's SchemaCompatibility (resolution.py); the reference registry has
+        no relaxed rules for Avro. EXACT: see exact.py.
+        """
         if reader.semantic_body == writer.semantic_body:
             return ()
+        if rules.policy is Policy.EXACT:
+            return exact.findings(_schema(reader), _schema(writer))
         return resolution.findings(_schema(reader), _schema(writer))
 
-    def validator(self, parsed: Parsed, *, assert_formats: bool) -> DataValidator:
-        """A validator of JSON payloads in Avro's JSON encoding. assert_formats: logical types are checked too."""
-        return JsonValidator(_schema(parsed), assert_formats=assert_formats)
+    def differences(self, before: Parsed, after: Parsed) -> Sequence[Difference]:
+        """What changed from one schema to the next. See SchemaFormat.differences, and changes.py for what counts."""
+        return changes.differences(_schema(before), _schema(after))
+
+    def validator(self, parsed: Parsed, rules: DataRules) -> DataValidator:
+        """A validator of payloads in Avro's JSON or binary encoding. See SchemaFormat.validator.
+
+        strict: members of JSON objects that are no fields of their record are refused; binary data has no such thing.
+        assert_formats: logical types are checked too.
+        """
+        schema = _schema(parsed)
+        if rules.encoding is Encoding.JSON:
+            return JsonValidator(schema, assert_formats=rules.assert_formats, strict=rules.strict)
+        return BinaryValidator(schema, assert_formats=rules.assert_formats)
 
 
 def _schema(parsed: Parsed) -> Schema:

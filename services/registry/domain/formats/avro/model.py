@@ -74,6 +74,7 @@ class Field:
     order: str = "ascending"
     has_default: bool = False
     default: Json = None
+    doc: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,6 +86,7 @@ class Record:
     fields: tuple[Field, ...]
     aliases: tuple[str, ...] = ()
     kind: str = "record"
+    doc: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,6 +103,7 @@ class Enum:
     default: str | None = None
     aliases: tuple[str, ...] = ()
     kind: str = "enum"
+    doc: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,6 +116,7 @@ class Fixed:
     logical: Logical | None = None
     aliases: tuple[str, ...] = ()
     kind: str = "fixed"
+    doc: str = ""
 
 
 Definition: TypeAlias = Record | Enum | Fixed

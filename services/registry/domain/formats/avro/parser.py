@@ -200,7 +200,7 @@ class Parser:
         read = tuple(self._field(item, f"{place}/{index}", inner, full) for index, item in enumerate(fields))
         self._require_unique(place, "field", [item.name for item in read])
         self._require_unique_field_aliases(place, read)
-        return self._defined(Record(full, self._place(path), read, aliases), path)
+        return self._defined(Record(full, self._place(path), read, aliases, doc=_doc_of(value)), path)
 
     def _field(self, value: Json, path: str, space: str, record: str) -> Field:
         if not isinstance(value, dict):
@@ -226,6 +226,7 @@ class Parser:
             order=order,
             has_default="default" in value,
             default=value.get("default"),
+            doc=_doc_of(value),
         )
 
     def _enum(self, value: dict[str, Json], path: str, space: str) -> Type:
@@ -242,7 +243,8 @@ class Parser:
         if "default" in value and default not in symbols:
             self._fault(f"{path}/default", "default", "must be one of the enum's symbols")
         chosen = default if isinstance(default, str) else None
-        return self._defined(Enum(full, self._place(path), symbols, frozenset(symbols), chosen, aliases), path)
+        known = frozenset(symbols)
+        return self._defined(Enum(full, self._place(path), symbols, known, chosen, aliases, doc=_doc_of(value)), path)
 
     def _fixed(self, value: dict[str, Json], path: str, space: str) -> Type:
         full, aliases = self._definition(value, path, space)
@@ -252,7 +254,7 @@ class Parser:
             self._fault(place, "size", f"`size` must be an integer from 0 to {FIXED_SIZE_MAX}")
             size = 0
         annotation = self._logical(value, path, "fixed", size)
-        return self._defined(Fixed(full, self._place(path), size, annotation, aliases), path)
+        return self._defined(Fixed(full, self._place(path), size, annotation, aliases, doc=_doc_of(value)), path)
 
     def _definition(self, value: dict[str, Json], path: str, space: str) -> tuple[str, tuple[str, ...]]:
         """Full name and full aliases of a definition, in scope from here on; no name when it is at fault."""
@@ -439,6 +441,11 @@ class Parser:
     def _remark(self, path: str, keyword: str, message: str) -> None:
         if len(self._remarks) < VALIDATION_ERRORS_MAX:
             self._remarks.append(Problem(path, "", keyword, message))
+
+
+def _doc_of(value: Mapping[str, Json]) -> str:
+    doc = value.get("doc")
+    return doc if isinstance(doc, str) else ""
 
 
 def _hint_of_place(attribute: str, kind: str) -> str:

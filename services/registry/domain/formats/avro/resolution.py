@@ -12,7 +12,7 @@ Source: Apache Avro 1.12 Specification, "Schema Resolution" and "Aliases"; org.a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
@@ -21,7 +21,6 @@ from services.registry.domain.formats.avro.model import (
     Array,
     Definition,
     Enum,
-    Field,
     Fixed,
     Map,
     Named,
@@ -30,17 +29,8 @@ from services.registry.domain.formats.avro.model import (
     Schema,
     Type,
     Union,
-    unqualified,
 )
-
-PROMOTIONS: Final[Mapping[str, frozenset[str]]] = {
-    "long": frozenset({"int"}),
-    "float": frozenset({"int", "long"}),
-    "double": frozenset({"int", "long", "float"}),
-    "bytes": frozenset({"string"}),
-    "string": frozenset({"bytes"}),
-}
-"""What else a reader's primitive type reads."""
+from services.registry.domain.formats.avro.reading import by_name, same_kind, same_name, written
 
 STEPS_MAX: Final = 500_000
 """Pairs of types that one comparison looks at: about a second. Real schemas have some hundreds."""
@@ -49,6 +39,15 @@ _LISTED_MAX: Final = 20
 
 Use: TypeAlias = Type | Definition
 Key: TypeAlias = tuple[Resolved, Resolved]
+
+
+NOT_DECIDED: Final = Finding(
+    rule="NOT_DECIDED",
+    verdict=Verdict.UNDECIDED,
+    message=f"comparing the schemas takes more than {STEPS_MAX} steps",
+    remedy="make unions smaller, or register under level NONE once you have checked the change yourself",
+)
+"""Says that a comparison was given up."""
 
 
 class TooCostly(Exception):
@@ -84,12 +83,7 @@ def findings(reader: Schema, writer: Schema) -> Iterator[Finding]:
     try:
         comparison.decide()
     except TooCostly:
-        yield Finding(
-            rule="NOT_DECIDED",
-            verdict=Verdict.UNDECIDED,
-            message=f"comparing the schemas takes more than {STEPS_MAX} steps",
-            remedy="make unions smaller, or register under level NONE once you have checked the change yourself",
-        )
+        yield NOT_DECIDED
         return
     yield from comparison.findings(Place(reader.root, writer.root), explain=True)
 
@@ -103,12 +97,13 @@ class Comparison:
         self._pairs: dict[Key, Pair] = {}
         self._steps = 0
 
-    def decide(self) -> None:
+    def decide(self, more: Sequence[tuple[Use, Use]] = ()) -> None:
         """Finds which pairs are compatible: all, but those that are refuted and those that need them.
 
-        Raises TooCostly.
+        more: pairs to decide besides the roots. Raises TooCostly.
         """
-        self._collect()
+        for item, other in ((self._reader.root, self._writer.root), *more):
+            self._collect(self._key(item, other))
         refuted = [pair for pair in self._pairs.values() if not pair.fine]
         while refuted:
             for parent in refuted.pop().parents:
@@ -133,14 +128,14 @@ class Comparison:
             place = Place(
                 reader,
                 writer,
-                _path(reader, used.reader, used.reader_path),
-                _path(writer, used.writer, used.writer_path),
+                path_of(reader, used.reader, used.reader_path),
+                path_of(writer, used.writer, used.writer_path),
             )
             below = [
                 Place(item, other, place.reader_path, place.writer_path) for item, other in self._pairs[key].children
             ]
             if not isinstance(reader, Union):
-                yield from _faults(place)
+                yield from faults(place)
                 open_places.extend(reversed(below))
             elif isinstance(writer, Union):
                 for branch in below:
@@ -164,15 +159,20 @@ class Comparison:
             reason = "" if cause is None else f": the branch most like it does not, because {cause.message}"
         return _finding(
             "MISSING_UNION_BRANCH",
-            f"no branch of the reader's union reads {_described(writer)} of the writer{reason}",
-            f"add {_described(writer)} to the reader's union, or keep the branch as it was",
-            _path(self._reader.resolve(place.reader), place.reader, place.reader_path),
-            _path(writer, place.writer, place.writer_path),
+            f"no branch of the reader's union reads {described(writer)} of the writer{reason}",
+            f"add {described(writer)} to the reader's union, or keep the branch as it was",
+            path_of(self._reader.resolve(place.reader), place.reader, place.reader_path),
+            path_of(writer, place.writer, place.writer_path),
         )
 
-    def _collect(self) -> None:
+    def compatible(self, reader: Use, writer: Use) -> bool:
+        """Whether the reader's type reads all of the writer's. Both were decided on."""
+        return self._pairs[self._key(reader, writer)].fine
+
+    def _collect(self, root: Key) -> None:
         """Every pair that reading may come to, each with those that depend on it."""
-        root = self._key(self._reader.root, self._writer.root)
+        if root in self._pairs:
+            return
         self._pairs[root] = self._pair(*root)
         open_pairs = [self._pairs[root]]
         while open_pairs:
@@ -192,15 +192,15 @@ class Comparison:
             self._count(len(reader.branches))
             likely = [(branch, writer) for branch in reader.branches if self._may_read(branch, writer)]
             return Pair(likely, hopes=len(likely), fine=bool(likely))
-        fine = next(_faults(Place(reader, writer)), None) is None
+        fine = next(faults(Place(reader, writer)), None) is None
         return self._counted(Pair(_children(reader, writer), hopes=1, fine=fine))
 
     def _may_read(self, branch: Type, writer: Resolved) -> bool:
         """Whether a branch of the reader's union is one to look into: of the same kind and name, or promoted to."""
         reader = self._reader.resolve(branch)
         if isinstance(reader, Record | Enum | Fixed) and isinstance(writer, Record | Enum | Fixed):
-            return reader.kind == writer.kind and _same_name(reader, writer)
-        return _same_kind(reader, writer)
+            return reader.kind == writer.kind and same_name(reader, writer)
+        return same_kind(reader, writer)
 
     def _counted(self, pair: Pair) -> Pair:
         self._count(1 + len(pair.children))
@@ -226,13 +226,13 @@ def _children(reader: Resolved, writer: Resolved) -> Sequence[tuple[Use, Use]]:
         case Map(values=item), Map(values=other):
             return [(item, other)]
         case Record(fields=fields), Record():
-            written = _by_name(writer)
-            matches = ((one, _written(one, written)) for one in fields)
+            known = by_name(writer)
+            matches = ((one, written(one, known)) for one in fields)
             return [(one.type, found.type) for one, found in matches if found is not None]
     return []
 
 
-def _faults(place: Place) -> Iterator[Finding]:
+def faults(place: Place) -> Iterator[Finding]:
     """What is wrong with two types themselves, neither of which is a union, whatever is below them."""
     match place.reader, place.writer:
         case (Record() as reader, Record() as writer):
@@ -244,39 +244,39 @@ def _faults(place: Place) -> Iterator[Finding]:
         case (Fixed() as reader, Fixed() as writer):
             yield from _name_faults(reader, writer, place)
             yield from _size_faults(reader, writer, place)
-        case reader, writer if not _same_kind(reader, writer):
+        case reader, writer if not same_kind(reader, writer):
             assert not isinstance(reader, Named)
             assert not isinstance(writer, Named)
             yield _finding(
                 "TYPE_MISMATCH",
-                f"the reader expects {_described(reader)} where the writer writes {_described(writer)}",
-                f"keep the type, or make the reader's a union that also has {_described(writer)}",
+                f"the reader expects {described(reader)} where the writer writes {described(writer)}",
+                f"keep the type, or make the reader's a union that also has {described(writer)}",
                 place.reader_path,
                 place.writer_path,
             )
 
 
 def _name_faults(reader: Definition, writer: Definition, place: Place) -> Iterator[Finding]:
-    if not _same_name(reader, writer):
+    if not same_name(reader, writer):
         yield _finding(
             "NAME_MISMATCH",
             f"the reader's {reader.kind} is `{reader.name}` where the writer's is `{writer.name}`",
             f'keep the name, or add "{writer.name}" to the aliases of the reader\'s {reader.kind}',
-            _below(reader, place.reader_path, "/name"),
-            _below(writer, place.writer_path, "/name"),
+            below(reader, place.reader_path, "/name"),
+            below(writer, place.writer_path, "/name"),
         )
 
 
 def _field_faults(reader: Record, writer: Record, place: Place) -> Iterator[Finding]:
-    written = _by_name(writer)
+    known = by_name(writer)
     for index, one in enumerate(reader.fields):
-        if not one.has_default and _written(one, written) is None:
+        if not one.has_default and written(one, known) is None:
             yield _finding(
                 "READER_FIELD_MISSING_DEFAULT_VALUE",
                 f"the reader's field `{one.name}` of `{reader.name}` has no default, and the writer has no such field",
                 f"give `{one.name}` a default, or an alias that names the field it was before",
-                _below(reader, place.reader_path, f"/fields/{index}"),
-                _below(writer, place.writer_path, "/fields"),
+                below(reader, place.reader_path, f"/fields/{index}"),
+                below(writer, place.writer_path, "/fields"),
             )
 
 
@@ -289,8 +289,8 @@ def _symbol_faults(reader: Enum, writer: Enum, place: Place) -> Iterator[Finding
             "MISSING_ENUM_SYMBOLS",
             f"the reader's enum `{reader.name}` lacks {names}{more} of the writer and has no default",
             "keep the symbols, or give the reader's enum a default",
-            _below(reader, place.reader_path, "/symbols"),
-            _below(writer, place.writer_path, "/symbols"),
+            below(reader, place.reader_path, "/symbols"),
+            below(writer, place.writer_path, "/symbols"),
         )
 
 
@@ -300,42 +300,22 @@ def _size_faults(reader: Fixed, writer: Fixed, place: Place) -> Iterator[Finding
             "FIXED_SIZE_MISMATCH",
             f"the reader's fixed `{reader.name}` has {reader.size} bytes where the writer's has {writer.size}",
             "keep the size, or define a fixed under a new name for a new field",
-            _below(reader, place.reader_path, "/size"),
-            _below(writer, place.writer_path, "/size"),
+            below(reader, place.reader_path, "/size"),
+            below(writer, place.writer_path, "/size"),
         )
 
 
-def _same_kind(reader: Use, writer: Use) -> bool:
-    """Whether two types that are no unions are of one kind, or the writer's is promoted to the reader's."""
-    if isinstance(reader, Named) or isinstance(writer, Named):
-        return False
-    return reader.kind == writer.kind or writer.kind in PROMOTIONS.get(reader.kind, ())
-
-
-def _same_name(reader: Definition, writer: Definition) -> bool:
-    return unqualified(reader.name) == unqualified(writer.name) or writer.name in reader.aliases
-
-
-def _by_name(record: Record) -> Mapping[str, Field]:
-    return {one.name: one for one in record.fields}
-
-
-def _written(one: Field, written: Mapping[str, Field]) -> Field | None:
-    """The writer's field that a reader's field is filled from; None when only its default can."""
-    return next((written[name] for name in (one.name, *one.aliases) if name in written), None)
-
-
-def _path(item: Resolved, use: Use, above: str) -> str:
+def path_of(item: Resolved, use: Use, above: str) -> str:
     """Place of a type: of its definition, or of its use or what is around it when that is in a referenced text."""
     return next((path for path in (item.path, use.path) if path is not None), above)
 
 
-def _below(item: Definition, path: str, attribute: str) -> str:
+def below(item: Definition, path: str, attribute: str) -> str:
     """Place of an attribute of a definition; of the use alone when the definition is in a referenced text."""
     return path if item.path is None else path + attribute
 
 
-def _described(item: Resolved) -> str:
+def described(item: Resolved) -> str:
     if isinstance(item, Record | Enum | Fixed):
         return f"{item.kind} `{item.name}`"
     return item.kind

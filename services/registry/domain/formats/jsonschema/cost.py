@@ -6,11 +6,12 @@ never end. So the paths that lead from a schema to subschemas for the same insta
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from urllib.parse import unquote, urldefrag, urljoin
 
-from services.registry.domain.formats.json_text import Json, pointer
-from services.registry.domain.formats.jsonschema.keywords import SAME_INSTANCE, Path, children, walk
+from services.registry.domain.formats.json_text import Json
+from services.registry.domain.formats.jsonschema.keywords import SAME_INSTANCE, Path, children, pointer
 
 SUBSCHEMAS_MAX = 20_000
 DYNAMIC = ("$dynamicRef", "$recursiveRef")
@@ -23,52 +24,118 @@ class TooCostly(Exception):
 
 
 class Documents:
-    """The schema and its sources, as targets of `$ref`."""
+    """The schema and its sources, as targets of `$ref`.
+
+    Schemas are known by the object that holds them, so two places of one text are two schemas however equal they are.
+    """
 
     def __init__(self, root: Json, sources: Mapping[str, Json]) -> None:
         self._targets: dict[str, dict[str, Json]] = {}
-        self._bases: dict[int, str] = {}
-        self._count = 0
+        self._resources: dict[str, dict[str, Json]] = {}
+        self._places: dict[int, Place] = {}
+        self._schemas: list[dict[str, Json]] = []
+        own = root.get("$id", root.get("id")) if isinstance(root, dict) else None
+        base = own if isinstance(own, str) else ""
+        self._names = {urljoin(base, name): name for name in sources}  # A name is relative to the root's address too.
         for name, document in (*sources.items(), ("", root)):
-            self._index(name, document)
+            if isinstance(document, dict):
+                self._index(document, Place(name, (), name, 0))
 
     def targets(self, schema: dict[str, Json]) -> list[dict[str, Json]]:
         """What a schema's references lead to, as far as it is known here. Dynamic ones count as where they point."""
         found = []
         for keyword in REFERENCES:
-            reference = schema.get(keyword)
-            if isinstance(reference, str):
-                address, fragment = urldefrag(urljoin(self._bases.get(id(schema), ""), reference))
-                target = self._targets.get(f"{address}#{unquote(fragment)}")
-                if target is not None:
-                    found.append(target)
+            target = self.target(schema, keyword)
+            if isinstance(target, dict):
+                found.append(target)
         return found
 
-    def _index(self, name: str, document: Json) -> None:
-        """Remembers every schema of a document by its addresses.
+    def target(self, schema: dict[str, Json], keyword: str) -> Json:
+        """What the reference under `keyword` leads to; None when that is not known here or no schema."""
+        reference = schema.get(keyword)
+        if not isinstance(reference, str):
+            return None
+        place = self._places.get(id(schema))
+        address, fragment = urldefrag(urljoin(place.base if place else "", reference))
+        fragment = unquote(fragment)
+        if address not in self._resources:
+            address = self._names.get(address, address)
+        known = self._targets.get(f"{address}#{fragment}")
+        return self._elsewhere(address, fragment) if known is None else known
+
+    def place(self, schema: dict[str, Json]) -> Place | None:
+        """Where a schema stands; None for one that no reference and no keyword leads to."""
+        return self._places.get(id(schema))
+
+    def schemas(self) -> Iterator[dict[str, Json]]:
+        """Every schema that keywords or references lead to, those of the sources too."""
+        found = 0
+        while found < len(self._schemas):  # Following references finds more.
+            self.targets(self._schemas[found])
+            yield self._schemas[found]
+            found += 1
+
+    def _elsewhere(self, address: str, fragment: str) -> Json:
+        """What a pointer leads to where no keyword holds a schema: a boolean, or any part of the text, such as
+        `#/components/schemas/User`, which is a schema from then on."""
+        value: Json = self._resources.get(address)
+        parts = [part.replace("~1", "/").replace("~0", "~") for part in fragment.split("/")[1:]]
+        if value is None or not fragment.startswith("/"):
+            return None
+        for part in parts:
+            if isinstance(value, dict):
+                value = value.get(part)
+            elif isinstance(value, list) and part.isdecimal() and int(part[:9]) < len(value):
+                value = value[int(part[:9])]
+            else:
+                return None
+        if isinstance(value, dict):
+            resource = self._places[id(self._resources[address])]
+            self._index(value, replace(resource, path=resource.path + tuple(parts)))
+            return value
+        return value if isinstance(value, bool) else None
+
+    def _index(self, document: dict[str, Json], place: Place) -> None:
+        """Remembers a schema and all below it by their addresses.
 
         Those are: the pointer from the document's root and from the embedded resource that it belongs to, and anchors.
         """
-        if not isinstance(document, dict):
-            return
-        waiting: list[tuple[dict[str, Json], Path, str, int]] = [(document, (), name, 0)]
+        waiting = [(document, place)]
         while waiting:
-            schema, path, base, start = waiting.pop()
-            self._count += 1
-            if self._count > SUBSCHEMAS_MAX:
+            schema, place = waiting.pop()
+            if id(schema) in self._places:
+                continue
+            self._schemas.append(schema)
+            if len(self._schemas) > SUBSCHEMAS_MAX:
                 raise TooCostly(f"more than {SUBSCHEMAS_MAX} subschemas, those of the references included")
+            base, path = place.base, place.path
             own = schema.get("$id", schema.get("id"))
             if isinstance(own, str):
                 base, fragment = urldefrag(urljoin(base, own))
-                start = start if fragment else len(path)
+                place = replace(place, base=base, start=place.start if fragment else len(path))
                 self._targets.setdefault(f"{base}#{fragment}", schema)
-            self._bases[id(schema)] = base
-            self._targets.setdefault(f"{name}#{pointer(path)}", schema)
-            self._targets.setdefault(f"{base}#{pointer(path[start:])}", schema)
+            self._places[id(schema)] = place
+            if not path:
+                self._resources.setdefault(place.document, schema)
+            if place.start == len(path):
+                self._resources.setdefault(base, schema)
+            self._targets.setdefault(f"{place.document}#{pointer(path)}", schema)
+            self._targets.setdefault(f"{base}#{pointer(path[place.start :])}", schema)
             for anchor in (schema.get("$anchor"), schema.get("$dynamicAnchor")):
                 if isinstance(anchor, str):
                     self._targets.setdefault(f"{base}#{anchor}", schema)
-            waiting.extend((child.schema, path + child.path, base, start) for child in children(schema))
+            waiting.extend((child.schema, replace(place, path=path + child.path)) for child in children(schema))
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a schema stands: document (empty for the root one), path in it, address of the resource that it belongs to,
+    and how many parts of the path lead to that resource."""
+
+    document: str
+    path: Path
+    base: str
+    start: int
 
 
 def may_refer(text: str, sources: Mapping[str, str]) -> bool:
@@ -88,7 +155,7 @@ def measure(root: Json, sources: Mapping[str, Json]) -> bool:
     """
     documents = Documents(root, sources)
     paths: dict[int, int] = {}
-    for _, schema in walk(root):
+    for schema in documents.schemas():
         _count_paths(schema, documents, paths)
     return _is_explosive(root, documents)
 

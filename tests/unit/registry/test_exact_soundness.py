@@ -1,0 +1,202 @@
+"""EXACT never says COMPATIBLE where an instance shows the opposite, nor gives a witness that is none.
+
+The quick tests take few pairs. The long one is for `make test-slow`: pairs of random schemas in all drafts and under
+all assumptions, edits of real schemas, thousands of instances each, judged by two validators.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from collections import Counter
+from itertools import islice
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from llm_schema_registry.errors import InvalidSchema
+from services.registry.domain.evolution.policy import Rules
+from services.registry.domain.evolution.report import Verdict, worst
+from services.registry.domain.formats import Parsed
+from services.registry.domain.formats.jsonschema.exact import findings
+from services.registry.domain.formats.jsonschema.exact.check import Checker, Unknown
+from services.registry.domain.formats.jsonschema.exact.closing import Closing
+from services.registry.domain.formats.jsonschema.exact.document import Document
+from services.registry.domain.formats.jsonschema.exact.facts import Context
+from services.registry.domain.formats.jsonschema.exact.generate import Generator, Hints
+from services.registry.domain.formats.jsonschema.exact.judge import compiled
+from tests import schema_mutations
+from tests.exact_oracle import ALL_RULES, BOTH, NEITHER, SECOND, STEPS, Oracle, near_values, parsed, parsed_or_none
+
+SEEDS = st.integers(0, 2**32)
+SLOW_PAIRS = 2500
+SLOW_REAL_PAIRS = 250
+SLOW_VALUES = 1500
+QUICK = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
+)
+
+
+def pair(dice: random.Random, *, drafts: bool = False) -> tuple[Parsed, Parsed] | None:
+    """A random reader and writer; None when one of them is refused."""
+    reader, writer = schema_mutations.random_pair(dice)
+    first = dice.choice(list(SECOND)) if drafts else ""
+    second = dice.choice((first, dice.choice(list(SECOND)))) if drafts else ""
+    one, other = parsed_or_none(reader, draft=first), parsed_or_none(writer, draft=second)
+    return None if one is None or other is None else (one, other)
+
+
+def written_by(one: Parsed, other: Parsed, count: int) -> list[Any]:
+    """Instances of a schema, made with the names and bounds of both."""
+    node = Document(one).root
+    hints = Hints.of([node, Document(other).root])
+    return list(islice(Generator(Checker(STEPS)).values(Context((node,)), hints, count), count))
+
+
+def instances(reader: Parsed, writer: Parsed, dice: random.Random, count: int) -> list[Any]:
+    """Instances to try on a pair: guided, near to those, and at random."""
+    guided = written_by(writer, reader, count // 4) + written_by(reader, writer, count // 8)
+    return [*guided, *near_values(dice, guided, count // 4), *schema_mutations.random_values(dice, count // 2)]
+
+
+def check_pair(reader: Parsed, writer: Parsed, rules: Rules, dice: random.Random, count: int) -> Verdict:
+    """The verdict on a pair, after everything that can refute it was tried. Fails when something does."""
+    found = list(findings(reader, writer, rules))
+    oracle = Oracle(reader, writer, rules)
+    about = f"reader {reader.text[:2000]} ({reader.dialect}) writer {writer.text[:2000]} ({writer.dialect}) {rules}"
+    for finding in found:
+        if finding.verdict is Verdict.INCOMPATIBLE:
+            assert oracle.is_witness(finding), f"no witness: {finding.witness} of {about}"
+    if not found:
+        values = instances(reader, writer, dice, count)
+        assert oracle.refutation(values) == [], f"refuted: {about}"
+        if not rules.reader_fills_defaults:
+            assert oracle.second_refutation(values[: count // 10]) == [], f"refuted by the second validator: {about}"
+    return worst(found)
+
+
+@QUICK
+@given(SEEDS)
+def test_random_pairs_are_judged_soundly(seed: int) -> None:
+    """No instance refutes a COMPATIBLE pair, and every witness is one."""
+    dice = random.Random(seed)
+    given_pair = pair(dice, drafts=dice.random() < 0.4)
+    if given_pair is not None:
+        check_pair(*given_pair, dice.choice(ALL_RULES), dice, 120)
+
+
+@QUICK
+@given(SEEDS)
+def test_a_schema_is_compatible_with_itself(seed: int) -> None:
+    """Under all assumptions, also when its text differs by members that mean nothing."""
+    dice = random.Random(seed)
+    schema = schema_mutations.random_schema(dice, 2)
+    one = parsed_or_none(schema)
+    if one is None or not isinstance(schema, dict):
+        return
+    other = parsed({"title": "other", **schema, "x-more": 1})
+    for rules in ALL_RULES:
+        assert list(findings(one, one, rules)) == []
+        assert list(findings(other, one, rules)) == []
+
+
+@QUICK
+@given(SEEDS)
+def test_verdicts_do_not_depend_on_the_run(seed: int) -> None:
+    """The same pair gets the same findings again."""
+    dice = random.Random(seed)
+    given_pair = pair(dice)
+    if given_pair is not None:
+        assert list(findings(*given_pair, BOTH)) == list(findings(*given_pair, BOTH))
+
+
+@QUICK
+@given(SEEDS)
+def test_our_checker_agrees_with_the_library(seed: int) -> None:
+    """The validator over nodes says of every instance what the library says, in every draft."""
+    dice = random.Random(seed)
+    one = parsed_or_none(schema_mutations.random_schema(dice, 2), draft=dice.choice(list(SECOND)))
+    if one is None:
+        return
+    validator, node, checker = compiled(one, assert_formats=False), Document(one).root, Checker(STEPS)
+    for value in schema_mutations.random_values(dice, 60):
+        try:
+            assert checker.is_valid(node, value) == validator.is_valid(value), (one.text, one.dialect, value)
+        except Unknown:
+            return
+
+
+@QUICK
+@given(SEEDS)
+def test_a_closed_schema_accepts_whatever_obeys(seed: int) -> None:
+    """Closing excludes no instance of the writer in which all members are declared."""
+    dice = random.Random(seed)
+    one = parsed_or_none(schema_mutations.random_schema(dice, 3))
+    if one is None:
+        return
+    document, checker = Document(one), Checker(STEPS)
+    closing = Closing(document)
+    closed = closing.closed(document.root)
+    for value in [*written_by(one, one, 40), *schema_mutations.random_values(dice, 60)]:
+        try:
+            if checker.is_valid(document.root, value) and closing.obeys(value, checker):
+                assert checker.is_valid(closed, value), (one.text, value)
+        except Unknown:
+            return
+
+
+def test_edits_of_real_schemas_are_judged_soundly() -> None:
+    """A few edits of real schemas, both directions, by instances made for them."""
+    dice = random.Random(7)
+    real = [schema for name, schema in schema_mutations.pieces() if len(json.dumps(schema)) < 6000]
+    counts = Counter(
+        check_pair(one, other, rules, dice, 60)
+        for before, after, rules in real_pairs(dice, real, 25)
+        for one, other in ((before, after), (after, before))
+    )
+
+    assert counts[Verdict.COMPATIBLE] > 5
+    assert counts[Verdict.INCOMPATIBLE] > 5
+
+
+def real_pairs(dice: random.Random, real: list[dict[str, Any]], count: int) -> list[tuple[Parsed, Parsed, Rules]]:
+    """Real schemas and edits of them that are schemas, with assumptions."""
+    found: list[tuple[Parsed, Parsed, Rules]] = []
+    while len(found) < count:
+        schema = dice.choice(real)
+        edited = schema_mutations.mutated(schema, dice)
+        try:
+            if edited is not None:
+                found.append((parsed(schema), parsed(edited[1]), dice.choice(ALL_RULES)))
+        except InvalidSchema:
+            continue
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("kind", ["random", "real"])
+def test_long_run_of_soundness(kind: str, request: pytest.FixtureRequest) -> None:
+    """Thousands of pairs with thousands of instances for each that is COMPATIBLE: no violation."""
+    seed = request.config.getoption("--hypothesis-seed", default=None)
+    dice = random.Random(f"{seed}{kind}")
+    sys.stdout.write(f"seed: {seed}\n")
+    counts: Counter[Verdict] = Counter()
+    if kind == "random":
+        for _ in range(SLOW_PAIRS):
+            given_pair = pair(dice, drafts=dice.random() < 0.5)
+            if given_pair is not None:
+                counts[check_pair(*given_pair, dice.choice(ALL_RULES), dice, SLOW_VALUES)] += 1
+    else:
+        real = [schema for _, schema in schema_mutations.pieces() if len(json.dumps(schema)) < 20_000]
+        for before, after, rules in real_pairs(dice, real, SLOW_REAL_PAIRS):
+            counts[check_pair(after, before, rules, dice, SLOW_VALUES // 2)] += 1
+            counts[check_pair(before, after, NEITHER, dice, SLOW_VALUES // 2)] += 1
+    sys.stdout.write(f"{dict(counts)}\n")
+
+    total = sum(counts.values())
+    assert counts[Verdict.UNDECIDED] <= 0.04 * total
+    assert counts[Verdict.COMPATIBLE] >= 0.3 * total
