@@ -15,6 +15,7 @@ from services.registry.domain.formats import Parsed
 from services.registry.domain.model import Settings
 from services.registry.domain.settings import in_force, terms_of
 from services.registry.handlers.fields import Fields
+from services.registry.handlers.streams import one_ahead
 from services.registry.ports import Store
 from services.registry.usecases.compatibility import Assumptions, Question, asked_rules, compatibility
 from services.registry.usecases.differences import differences
@@ -41,7 +42,7 @@ class CompatibilityService(rpc.CompatibilityServiceServicer):
         self, request_iterator: AsyncIterator[pb.StreamCheckCompatibilityRequest], context: Any
     ) -> AsyncIterator[pb.StreamCheckCompatibilityResponse]:
         """See the contract."""
-        async for request in request_iterator:
+        async for request in one_ahead(request_iterator):
             answer = pb.StreamCheckCompatibilityResponse(key=request.key[: limits.STREAM_KEY_CHARACTERS_MAX])
             try:
                 fields = Fields()

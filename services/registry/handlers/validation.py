@@ -12,6 +12,7 @@ from services.registry.codec import reports
 from services.registry.domain import limits
 from services.registry.domain.formats import DataRules, Encoding
 from services.registry.handlers.fields import Fields
+from services.registry.handlers.streams import one_ahead
 from services.registry.usecases.library import Library
 from services.registry.usecases.validate import Checked, DataQuestion, DataTarget, ValidateData, validate_schema
 
@@ -60,7 +61,7 @@ class ValidationService(rpc.ValidationServiceServicer):
         """See the contract."""
         target: DataTarget | None = None
         index = 0
-        async for request in request_iterator:
+        async for request in one_ahead(request_iterator):
             answer = pb.StreamValidateDataResponse(first_index=index)
             try:
                 if request.HasField("rules"):

@@ -11,7 +11,14 @@ import pytest
 
 from llm_schema_registry import errors
 from llm_schema_registry.client import RegistryClient
-from llm_schema_registry.registry.v1 import schema_service_pb2, subject_service_pb2, validation_service_pb2
+from llm_schema_registry.registry.v1 import (
+    compatibility_pb2,
+    compatibility_service_pb2,
+    schema_pb2,
+    schema_service_pb2,
+    subject_service_pb2,
+    validation_service_pb2,
+)
 from services.registry.domain.formats.json_text import compact
 from tests.fix_calls import Registry
 from tests.fix_service import MakeService, Service
@@ -94,6 +101,29 @@ async def test_real_data_follows_real_schemas(calls: Registry, schemas: dict[str
     assert await faults(workflow.schema.id, {"on": "push"}) == {""}
     assert await faults(meta.schema.id, json.loads(schemas["jsonschema_specifications/draft7"])) == set()
     assert await faults(meta.schema.id, {"type": "strin"}) == {"/type"}
+
+
+@pytest.mark.parametrize("draft", ["draft4", "draft6", "draft7", "draft201909", "draft202012"])
+async def test_meta_schemas_follow_themselves(calls: Registry, schemas: dict[str, str], draft: str) -> None:
+    """Each describes itself, formats included, and compares as equal to itself in another order under every policy."""
+    text = schemas[f"jsonschema_specifications/{draft}"]
+    made = await calls.register(f"meta/{draft}", text)
+    request = validation_service_pb2.ValidateDataRequest(
+        schema_id=made.schema.id, data=text.encode(), assert_formats=True
+    )
+    turned = json.dumps(dict(reversed(json.loads(text).items())))
+
+    assert (await calls.call(calls.validation.ValidateData, request)).valid
+    for policy in compatibility_pb2.CompatibilityPolicy.values()[1:]:
+        check = compatibility_service_pb2.CheckCompatibilityRequest(
+            subject=f"meta/{draft}",
+            format=schema_pb2.SCHEMA_FORMAT_JSON,
+            text=turned,
+            policy=policy,
+            level=compatibility_pb2.COMPATIBILITY_LEVEL_FULL,
+        )
+        report = (await calls.call(calls.compatibility.CheckCompatibility, check)).report
+        assert report.verdict == compatibility_pb2.VERDICT_COMPATIBLE
 
 
 async def test_a_large_schema_does_not_hold_up_others(make_service: MakeService, database_url: str) -> None:
