@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]
@@ -15,17 +16,20 @@ from llm_schema_registry.errors import InvalidSchema
 from services.registry.domain.evolution.policy import Policy, Rules
 from services.registry.domain.evolution.report import Finding, Verdict, worst
 from services.registry.domain.formats import Parsed
-from services.registry.domain.formats.jsonschema import JsonSchema
+from services.registry.domain.formats.jsonschema import JsonSchema, compiling
 from services.registry.domain.formats.jsonschema.exact import findings
 from services.registry.domain.formats.jsonschema.exact.check import Checker, Unknown
 from services.registry.domain.formats.jsonschema.exact.closing import Closing
 from services.registry.domain.formats.jsonschema.exact.document import Document
+from services.registry.domain.formats.jsonschema.exact.facts import Context
 from services.registry.domain.formats.jsonschema.exact.filling import Filling
-from services.registry.domain.formats.jsonschema.exact.judge import compiled
+from services.registry.domain.formats.jsonschema.exact.generate import Generator, Hints
+from tests import schema_mutations
 
 BOTH = Rules(Policy.EXACT)
 NEITHER = Rules(Policy.EXACT, declared_properties_only=False)
 FILLING = Rules(Policy.EXACT, declared_properties_only=False, reader_fills_defaults=True)
+FORMATS = Rules(Policy.EXACT, declared_properties_only=False, assert_formats=True)
 ALL_RULES = (BOTH, NEITHER, FILLING, Rules(Policy.EXACT, reader_fills_defaults=True))
 STEPS = 50_000_000
 
@@ -50,6 +54,11 @@ def parsed_or_none(schema: Any, *, draft: str = "") -> Parsed | None:
         return parsed(schema, draft=draft)
     except InvalidSchema:
         return None
+
+
+def compiled(one: Parsed, *, assert_formats: bool = False) -> jsonschema_rs.Validator:
+    """The validator that data of a schema is checked with."""
+    return compiling.compiled(one.text, json.loads(one.text), one.dialect, one.sources, assert_formats=assert_formats)
 
 
 def compare(reader: Any, writer: Any, rules: Rules = NEITHER) -> list[Finding]:
@@ -80,9 +89,11 @@ class Oracle:
     _second: list[Any] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._compiled = [compiled(one, assert_formats=False) for one in (self.reader, self.writer)]
+        formats = self.rules.assert_formats
+        self._compiled = [compiled(one, assert_formats=formats) for one in (self.reader, self.writer)]
         self._second = [SECOND[one.dialect](json.loads(one.text)) for one in (self.reader, self.writer)]
-        self._document = Document(self.writer)
+        self._document = Document(self.writer, assert_formats=formats)
+        self._reading = Document(self.reader, assert_formats=formats)
         self._closing = Closing(self._document)
 
     def may_write(self, value: Any) -> bool:
@@ -102,7 +113,7 @@ class Oracle:
             return True
         if not self.rules.reader_fills_defaults:
             return False
-        return self._compiled[0].is_valid(Filling().filled(Document(self.reader).root, value))
+        return self._compiled[0].is_valid(Filling().filled(self._reading.root, value))
 
     def refutation(self, values: Iterable[Any]) -> Any:
         """The first of some values that the writer may send and the reader does not take, in a list; else empty."""
@@ -114,8 +125,8 @@ class Oracle:
         return []
 
     def second_refutation(self, values: Iterable[Any]) -> Any:
-        """The same by the second validator alone, without assumptions."""
-        if not (second_agrees(self.reader) and second_agrees(self.writer)):
+        """The same by the second validator alone, without assumptions; it asserts no formats."""
+        if self.rules.assert_formats or not (second_agrees(self.reader) and second_agrees(self.writer)):
             return []
         for value in values:
             if self._second[1].is_valid(value) and not self._second[0].is_valid(value) and self.may_write(value):
@@ -128,7 +139,7 @@ class Oracle:
         value = json.loads(finding.witness.text)
         if not self.may_write(value) or self.reads(value):
             return False
-        if not (second_agrees(self.reader) and second_agrees(self.writer)):
+        if self.rules.assert_formats or not (second_agrees(self.reader) and second_agrees(self.writer)):
             return True
         return bool(self._second[1].is_valid(value) and not self._second[0].is_valid(value))
 
@@ -147,3 +158,32 @@ def _changed(dice: random.Random, value: Any) -> Any:
         index = dice.randrange(len(value))
         return [*value[:index], *([] if dice.random() < 0.3 else [_changed(dice, value[index])]), *value[index + 1 :]]
     return dice.choice((None, True, 0, 1, 1.0, -1, 2.5, "", "a", "ab", [], {}, [1], {"a": 1}, value))
+
+
+def written_by(one: Parsed, other: Parsed, count: int) -> list[Any]:
+    """Instances of a schema, made with the names and bounds of both."""
+    node = Document(one).root
+    hints = Hints.of([node, Document(other).root])
+    return list(islice(Generator(Checker(STEPS)).values(Context((node,)), hints, count), count))
+
+
+def instances(reader: Parsed, writer: Parsed, dice: random.Random, count: int) -> list[Any]:
+    """Instances to try on a pair: guided, near to those, and at random."""
+    guided = written_by(writer, reader, count // 4) + written_by(reader, writer, count // 8)
+    return [*guided, *near_values(dice, guided, count // 4), *schema_mutations.random_values(dice, count // 2)]
+
+
+def check_pair(reader: Parsed, writer: Parsed, rules: Rules, dice: random.Random, count: int) -> Verdict:
+    """The verdict on a pair, after everything that can refute it was tried. Fails when something does."""
+    found = list(findings(reader, writer, rules))
+    oracle = Oracle(reader, writer, rules)
+    about = f"reader {reader.text[:2000]} ({reader.dialect}) writer {writer.text[:2000]} ({writer.dialect}) {rules}"
+    for finding in found:
+        if finding.verdict is Verdict.INCOMPATIBLE:
+            assert oracle.is_witness(finding), f"no witness: {finding.witness} of {about}"
+    if not found:
+        values = instances(reader, writer, dice, count)
+        assert oracle.refutation(values) == [], f"refuted: {about}"
+        if not rules.reader_fills_defaults:
+            assert oracle.second_refutation(values[: count // 10]) == [], f"refuted by the second validator: {about}"
+    return worst(found)

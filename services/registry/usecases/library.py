@@ -20,7 +20,7 @@ from llm_schema_registry.errors import (
     SchemaNotFound,
     UnsupportedFormat,
 )
-from services.registry.domain.evolution.policy import Rules
+from services.registry.domain.evolution.policy import Policy, Rules
 from services.registry.domain.evolution.report import Finding
 from services.registry.domain.fingerprint import fingerprint
 from services.registry.domain.formats import (
@@ -43,8 +43,9 @@ T = TypeVar("T")
 OFFLOAD_BYTES = 64 * 1024
 """Work on larger texts leaves this process, or at least the event loop."""
 
-DIFF_BYTES_MAX = 16 * 1024
-"""Comparisons of larger texts leave this process: their cost may grow with the product of the sizes."""
+DIFF_BYTES_MAX = 8 * 1024
+"""Comparisons of larger schemas, sources included, leave this process: their cost may grow with the product of the
+sizes."""
 
 UNBROKEN_BYTES_MAX = 256 * 1024
 """Payloads that are checked before others may work: about two milliseconds."""
@@ -164,7 +165,7 @@ class Library:
         when checking it needs a worker.
         """
         parsed = await self.parsed(schema)
-        if _needs_worker(schema, parsed, len(data)):
+        if _needs_worker(parsed, len(data)):
             language = self.language(schema.format)
             return await self._workers.run(work.check, language, parsed, schema.identity, data, rules)
         return self._validator(schema, parsed, rules).check(data)
@@ -175,7 +176,7 @@ class Library:
         Lets others work in between. Raises as `check` does.
         """
         parsed = await self.parsed(schema)
-        if _needs_worker(schema, parsed, max(map(len, payloads), default=0)):
+        if _needs_worker(parsed, max(map(len, payloads), default=0)):
             return await self._check_all_in_worker(schema, parsed, payloads, rules)
         validator = self._validator(schema, parsed, rules)
         found: list[Validation] = []
@@ -230,15 +231,15 @@ class Library:
         Raises LimitExceeded and Overloaded when a worker is needed.
         """
         language = self.language(pairs[0][0].format)
-        size = sum(len(reader.text) + len(writer.text) for reader, writer in pairs)
-        if size <= DIFF_BYTES_MAX and "diff" not in language.apart:
+        size = sum(_whole_length(reader) + _whole_length(writer) for reader, writer in pairs)
+        if size <= DIFF_BYTES_MAX and "diff" not in language.apart and rules.policy is not Policy.EXACT:
             return work.diff(language, pairs, rules, FINDINGS_MAX + 1)
         return await self._workers.run(work.diff, language, list(pairs), rules, FINDINGS_MAX + 1)
 
     async def differences(self, before: Parsed, after: Parsed) -> Sequence[Difference]:
         """See SchemaFormat.differences. Raises LimitExceeded and Overloaded when a worker is needed."""
         language = self.language(before.format)
-        if len(before.text) + len(after.text) <= DIFF_BYTES_MAX and "diff" not in language.apart:
+        if _whole_length(before) + _whole_length(after) <= DIFF_BYTES_MAX and "diff" not in language.apart:
             return language.differences(before, after)
         return await self._workers.run(work.differences, language, before, after)
 
@@ -321,9 +322,9 @@ class Library:
         return found
 
 
-def _needs_worker(schema: Schema, parsed: Parsed, data_bytes: int) -> bool:
+def _needs_worker(parsed: Parsed, data_bytes: int) -> bool:
     """Whether checking data is done where it can be stopped."""
-    return parsed.explosive or data_bytes > OFFLOAD_BYTES or len(schema.text) > OFFLOAD_BYTES
+    return parsed.explosive or data_bytes > OFFLOAD_BYTES or _whole_length(parsed) > OFFLOAD_BYTES
 
 
 def _parts(payloads: Sequence[bytes]) -> Iterator[list[bytes]]:
@@ -343,6 +344,11 @@ def _parts(payloads: Sequence[bytes]) -> Iterator[list[bytes]]:
 async def offload(size: int, work: Callable[[], T]) -> T:
     """Runs work on `size` characters: here when it is little, else in a thread."""
     return work() if size <= OFFLOAD_BYTES else await asyncio.to_thread(work)
+
+
+def _whole_length(parsed: Parsed) -> int:
+    """Characters of a schema and of all that it references."""
+    return len(parsed.text) + sum(map(len, parsed.sources.values()))
 
 
 def _parsed_bytes(parsed: Parsed) -> int:

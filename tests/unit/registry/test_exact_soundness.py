@@ -10,7 +10,6 @@ import json
 import random
 import sys
 from collections import Counter
-from itertools import islice
 from typing import Any
 
 import pytest
@@ -19,22 +18,33 @@ from hypothesis import strategies as st
 
 from llm_schema_registry.errors import InvalidSchema
 from services.registry.domain.evolution.policy import Rules
-from services.registry.domain.evolution.report import Verdict, worst
+from services.registry.domain.evolution.report import Verdict
 from services.registry.domain.formats import Parsed
 from services.registry.domain.formats.jsonschema.exact import findings
 from services.registry.domain.formats.jsonschema.exact.check import Checker, Unknown
 from services.registry.domain.formats.jsonschema.exact.closing import Closing
 from services.registry.domain.formats.jsonschema.exact.document import Document
-from services.registry.domain.formats.jsonschema.exact.facts import Context
-from services.registry.domain.formats.jsonschema.exact.generate import Generator, Hints
-from services.registry.domain.formats.jsonschema.exact.judge import compiled
-from tests import schema_mutations
-from tests.exact_oracle import ALL_RULES, BOTH, NEITHER, SECOND, STEPS, Oracle, near_values, parsed, parsed_or_none
+from tests import schema_mutations, schema_rewritings
+from tests.exact_oracle import (
+    ALL_RULES,
+    BOTH,
+    FORMATS,
+    NEITHER,
+    SECOND,
+    STEPS,
+    Oracle,
+    check_pair,
+    compiled,
+    parsed,
+    parsed_or_none,
+    written_by,
+)
 
 SEEDS = st.integers(0, 2**32)
 SLOW_PAIRS = 2500
 SLOW_REAL_PAIRS = 250
 SLOW_VALUES = 1500
+SLOW_NEAR_PAIRS = 600
 QUICK = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
 )
@@ -49,35 +59,6 @@ def pair(dice: random.Random, *, drafts: bool = False) -> tuple[Parsed, Parsed] 
     return None if one is None or other is None else (one, other)
 
 
-def written_by(one: Parsed, other: Parsed, count: int) -> list[Any]:
-    """Instances of a schema, made with the names and bounds of both."""
-    node = Document(one).root
-    hints = Hints.of([node, Document(other).root])
-    return list(islice(Generator(Checker(STEPS)).values(Context((node,)), hints, count), count))
-
-
-def instances(reader: Parsed, writer: Parsed, dice: random.Random, count: int) -> list[Any]:
-    """Instances to try on a pair: guided, near to those, and at random."""
-    guided = written_by(writer, reader, count // 4) + written_by(reader, writer, count // 8)
-    return [*guided, *near_values(dice, guided, count // 4), *schema_mutations.random_values(dice, count // 2)]
-
-
-def check_pair(reader: Parsed, writer: Parsed, rules: Rules, dice: random.Random, count: int) -> Verdict:
-    """The verdict on a pair, after everything that can refute it was tried. Fails when something does."""
-    found = list(findings(reader, writer, rules))
-    oracle = Oracle(reader, writer, rules)
-    about = f"reader {reader.text[:2000]} ({reader.dialect}) writer {writer.text[:2000]} ({writer.dialect}) {rules}"
-    for finding in found:
-        if finding.verdict is Verdict.INCOMPATIBLE:
-            assert oracle.is_witness(finding), f"no witness: {finding.witness} of {about}"
-    if not found:
-        values = instances(reader, writer, dice, count)
-        assert oracle.refutation(values) == [], f"refuted: {about}"
-        if not rules.reader_fills_defaults:
-            assert oracle.second_refutation(values[: count // 10]) == [], f"refuted by the second validator: {about}"
-    return worst(found)
-
-
 @QUICK
 @given(SEEDS)
 def test_random_pairs_are_judged_soundly(seed: int) -> None:
@@ -86,6 +67,13 @@ def test_random_pairs_are_judged_soundly(seed: int) -> None:
     given_pair = pair(dice, drafts=dice.random() < 0.4)
     if given_pair is not None:
         check_pair(*given_pair, dice.choice(ALL_RULES), dice, 120)
+
+
+@QUICK
+@given(SEEDS)
+def test_rewritten_schemas_are_judged_soundly(seed: int) -> None:
+    """No instance near the bounds of both refutes a COMPATIBLE pair of schemas that mean nearly the same."""
+    check_near_pair(random.Random(seed), 80)
 
 
 @QUICK
@@ -121,7 +109,7 @@ def test_our_checker_agrees_with_the_library(seed: int) -> None:
     one = parsed_or_none(schema_mutations.random_schema(dice, 2), draft=dice.choice(list(SECOND)))
     if one is None:
         return
-    validator, node, checker = compiled(one, assert_formats=False), Document(one).root, Checker(STEPS)
+    validator, node, checker = compiled(one), Document(one).root, Checker(STEPS)
     for value in schema_mutations.random_values(dice, 60):
         try:
             assert checker.is_valid(node, value) == validator.is_valid(value), (one.text, one.dialect, value)
@@ -146,6 +134,19 @@ def test_a_closed_schema_accepts_whatever_obeys(seed: int) -> None:
                 assert checker.is_valid(closed, value), (one.text, value)
         except Unknown:
             return
+
+
+def check_near_pair(dice: random.Random, count: int) -> Verdict | None:
+    """The verdict on a pair of rewritings, under some assumptions, after so many values were tried to refute it."""
+    one, other = (parsed_or_none(schema) for schema in schema_rewritings.near_pair(dice))
+    if one is None or other is None:
+        return None
+    rules = dice.choice((*ALL_RULES, FORMATS))
+    found = check_pair(one, other, rules, dice, count)
+    if found is Verdict.COMPATIBLE:
+        values = schema_rewritings.small_values(dice, count)
+        assert Oracle(one, other, rules).refutation(values) == [], f"reader {one.text} writer {other.text} {rules}"
+    return found
 
 
 def test_edits_of_real_schemas_are_judged_soundly() -> None:
@@ -200,3 +201,16 @@ def test_long_run_of_soundness(kind: str, request: pytest.FixtureRequest) -> Non
     total = sum(counts.values())
     assert counts[Verdict.UNDECIDED] <= 0.04 * total
     assert counts[Verdict.COMPATIBLE] >= 0.3 * total
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_long_run_of_rewritten_schemas(request: pytest.FixtureRequest) -> None:
+    """Hundreds of pairs that mean nearly the same, so that the bounds of one lie close to those of the other."""
+    seed = request.config.getoption("--hypothesis-seed", default=None)
+    sys.stdout.write(f"seed: {seed}\n")
+    counts = Counter(check_near_pair(random.Random(f"{seed}near{n}"), 300) for n in range(SLOW_NEAR_PAIRS))
+    sys.stdout.write(f"{counts}\n")
+
+    assert counts[Verdict.COMPATIBLE] > SLOW_NEAR_PAIRS / 3
+    assert counts[Verdict.INCOMPATIBLE] > SLOW_NEAR_PAIRS / 50

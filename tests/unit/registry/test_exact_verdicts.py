@@ -9,14 +9,38 @@ from typing import Any
 import pytest
 
 from services.registry.domain.evolution.policy import Policy, Rules
-from services.registry.domain.evolution.report import Verdict
+from services.registry.domain.evolution.report import Verdict, worst
 from services.registry.domain.formats.jsonschema.exact import findings
-from services.registry.domain.formats.jsonschema.exact.texts import failing, matching
+from services.registry.domain.formats.jsonschema.exact.texts import FORMATTED, UNFORMATTED, failing, matching
 from services.registry.domain.formats.jsonschema.exact.values import key, matches
-from tests.exact_oracle import ALL_RULES, BOTH, FILLING, NEITHER, Oracle, compare, parsed, verdict
+from tests.exact_oracle import (
+    ALL_RULES,
+    BOTH,
+    FILLING,
+    FORMATS,
+    NEITHER,
+    SECOND,
+    Oracle,
+    compare,
+    compiled,
+    parsed,
+    verdict,
+)
 
 CORPUS = Path(__file__).parents[2] / "corpora" / "compatibility" / "exact_seeds.json"
 SEEDS: list[dict[str, Any]] = json.loads(CORPUS.read_text(encoding="utf-8"))["pairs"]
+
+TABLE: list[dict[str, Any]] = [
+    row
+    for row in json.loads((CORPUS.parent / "jsonschema.json").read_text(encoding="utf-8"))
+    if row["exact"] is not None
+]
+MAY_BE_UNDECIDED = {
+    "maxContains given, the other way",
+    "maxContains changed, the other way",
+    "unevaluatedItems restricted",
+}
+"""Rows of the table on which no verdict is reached: `maxContains` and `unevaluatedItems` are searched little."""
 
 STRING = {"type": "string"}
 INTEGER = {"type": "integer"}
@@ -34,6 +58,7 @@ def rules_of(seed: dict[str, Any]) -> Rules:
         Policy.EXACT,
         declared_properties_only="declared_properties_only" in assumed,
         reader_fills_defaults="reader_fills_defaults" in assumed,
+        assert_formats="assert_formats" in assumed,
     )
 
 
@@ -52,16 +77,52 @@ def test_corpus(seed: dict[str, Any]) -> None:
         assert all(oracle.is_witness(finding) for finding in found)
 
 
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: row["name"])
+def test_table_of_rules(row: dict[str, Any]) -> None:
+    """EXACT gives the verdict that the table of all policies has for it, or, where that is said, none."""
+    reader, writer = (parsed(row[side], draft=row["draft"]) for side in ("reader", "writer"))
+
+    found = worst(findings(reader, writer, NEITHER)).name
+
+    assert found in {row["exact"], *(["UNDECIDED"] if row["name"] in MAY_BE_UNDECIDED else [])}
+
+
+def test_a_schema_compared_before_gives_the_same_verdict() -> None:
+    """What a worker keeps of a schema from other comparisons changes nothing."""
+    several = [objects(a=STRING), objects(a=INTEGER), objects(a=STRING, b=INTEGER), {"oneOf": [STRING, INTEGER]}]
+    pairs = [(one, other) for one in several for other in several]
+
+    first = [compare(one, other, BOTH) for one, other in pairs]
+    backwards = [compare(one, other, BOTH) for one, other in reversed(pairs)]
+
+    assert backwards == first[::-1]
+
+
 def test_a_witness_tells_everything() -> None:
-    """Rule, both paths, the assumption, the reason and a remedy stand in the finding."""
+    """Rule, both paths, the reason and a remedy stand in the finding."""
     (found,) = compare({**objects(a=STRING), "required": ["a"]}, objects(a=STRING), BOTH)
 
     assert found.rule == "REQUIRED_REJECTS"
     assert (found.reader_path, found.writer_path) == ("/required", "")
     assert found.witness is not None
     assert found.witness.text == "{}"
-    assert "writers send only declared properties" in found.message
+    assert found.message == (
+        'the reader\'s `/required` rejects data that the writer may send: "a" is a required property'
+    )
     assert "default" in found.remedy
+
+
+def test_what_is_undecided_is_said_with_the_assumption() -> None:
+    """Both places, the keyword and what was assumed stand in the finding, and that an editor may accept it."""
+    (found,) = compare(
+        objects(a={**STRING, "pattern": "^(a|b)*c$"}), objects(a={**STRING, "pattern": "^(b|a)*c$"}), BOTH
+    )
+
+    assert found.message == (
+        "whether the reader's `/properties/a` accepts in `pattern` all that the writer's `/properties/a` allows could "
+        "be neither proved nor refuted, assuming that writers send declared properties only"
+    )
+    assert "accept_undecided" in found.remedy
 
 
 def test_every_differing_property_has_its_own_witness() -> None:
@@ -138,6 +199,28 @@ def test_filled_defaults_satisfy_required() -> None:
     assert verdict(good, writer, BOTH) is Verdict.INCOMPATIBLE
     assert verdict(good, writer, filled) is Verdict.COMPATIBLE
     assert verdict(bad, writer, filled) is Verdict.INCOMPATIBLE
+
+
+@pytest.mark.parametrize("name", sorted(FORMATTED))
+@pytest.mark.parametrize("draft", sorted(SECOND))
+def test_formats_are_followed_where_the_draft_knows_them(name: str, draft: str) -> None:
+    """Adding a format that the draft knows is refuted when formats are asserted, and no change where it is unknown."""
+    reader, writer = parsed({**STRING, "format": name}, draft=draft), parsed(STRING, draft=draft)
+    known = not all(compiled(reader, assert_formats=True).is_valid(text) for text in UNFORMATTED)
+
+    found = list(findings(reader, writer, FORMATS))
+
+    assert [finding.rule for finding in found] == ["FORMAT_REJECTS"] * known
+    assert all(Oracle(reader, writer, FORMATS).is_witness(finding) for finding in found)
+    assert list(findings(reader, writer, NEITHER)) == []
+
+
+@pytest.mark.parametrize("name", sorted(FORMATTED))
+def test_texts_of_a_format_have_it(name: str) -> None:
+    """The texts that searches for witnesses begin with."""
+    validator = compiled(parsed({"format": name}), assert_formats=True)
+
+    assert all(validator.is_valid(text) for text in FORMATTED[name])
 
 
 def test_formats_are_annotations() -> None:

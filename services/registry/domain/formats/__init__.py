@@ -32,7 +32,7 @@ class Parsed:
     sources: texts that the references lead to, directly or through others, by name.
     identity_body: all that a reader or a model can see. semantic_body: the meaning alone.
     annotations: titles and descriptions, for the search.
-    explosive: checking data may take exponentially many steps, so it is done where it can be stopped.
+    explosive: checking data may take time or memory out of all proportion, so it is done where it can be stopped.
     dialect: which version of the language the text was read in, such as a JSON Schema draft; empty when there is one.
     """
 

@@ -7,7 +7,7 @@ import math
 from typing import Final, TypeAlias
 
 from llm_schema_registry.errors import InvalidField
-from services.registry.domain.formats.json_text import is_text
+from services.registry.domain.formats.json_text import is_deeper, is_text
 
 Data: TypeAlias = "bool | int | float | str | list[Data] | dict[str, Data] | None"
 
@@ -23,7 +23,7 @@ def read(data: bytes, *, unique_names: bool) -> Data:
     """
     try:
         value: Data = (_UNIQUE_NAMES if unique_names else _LAST_NAME_COUNTS).decode(data.decode("utf-8"))
-        if _is_deep(data):
+        if is_deeper(data, DATA_DEPTH_MAX):
             raise RecursionError
         if b"\\u" in data and not is_text(value):  # Only an escape can spell half of a pair.
             raise InvalidField.of("data", "holds half of a surrogate pair, which no UTF-8 text can hold")
@@ -39,29 +39,6 @@ def read(data: bytes, *, unique_names: bool) -> Data:
     except ValueError as error:
         raise InvalidField.of("data", f"holds a number that cannot be read: {str(error).partition(';')[0]}") from None
     return value
-
-
-def _is_deep(data: bytes) -> bool:
-    """Whether valid JSON nests deeper than DATA_DEPTH_MAX.
-
-    On the text, for walking the value takes longer than reading it: what is left of it are brackets, and each round
-    takes out the innermost ones.
-    """
-    if data.count(b"{") + data.count(b"[") <= DATA_DEPTH_MAX:
-        return False
-    if b"\\" in data:
-        data = data.replace(b"\\\\", b"").replace(b'\\"', b"")
-    brackets = data.translate(_ONE_KIND, _NO_BRACKETS).replace(b'""', b"")
-    brackets = b"".join(brackets.split(b'"')[::2])
-    for _ in range(DATA_DEPTH_MAX):
-        if not brackets:
-            return False
-        brackets = brackets.replace(b"[]", b"")
-    return bool(brackets)
-
-
-_ONE_KIND: Final = bytes.maketrans(b"{}", b"[]")
-_NO_BRACKETS: Final = bytes(set(range(256)) - set(b'[]{}"'))
 
 
 class _NameTwice(ValueError):

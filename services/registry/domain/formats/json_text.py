@@ -8,7 +8,8 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
-from typing import TypeAlias
+from itertools import accumulate
+from typing import Final, TypeAlias
 
 Json: TypeAlias = "bool | int | Decimal | str | list[Json] | dict[str, Json] | None"
 
@@ -18,9 +19,8 @@ DEPTH_MAX = 100
 INTEGER_DIGITS_MAX = 19
 """Integers of more digits are written with an exponent in canonical texts."""
 
-_STRING = re.compile(r'("(?:[^"\\]|\\.)*")')
-_SPACE = str.maketrans("", "", " \t\n\r")
-_UNUSUAL_NUMBER = re.compile(rf"[:\[,\s]-?\d+[.eE]|^-?\d+[.eE]|\d{{{INTEGER_DIGITS_MAX + 1}}}")
+_TOKENS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[^" \t\n\r]+')
+_LONG_NUMBER = re.compile(rf"[0-9]{{{INTEGER_DIGITS_MAX + 1}}}")
 
 
 class TextError(Exception):
@@ -34,7 +34,7 @@ def read(text: str) -> Json:
     Infinity, and on more than DEPTH_MAX levels.
     """
     try:
-        value: Json = json.loads(text, object_pairs_hook=_unique, parse_float=Decimal, parse_constant=_refuse_constant)
+        value: Json = _READER.decode(text)
     except json.JSONDecodeError as error:
         raise TextError(f"line {error.lineno}, column {error.colno}: {error.msg}") from None
     except RecursionError:
@@ -43,22 +43,37 @@ def read(text: str) -> Json:
         raise TextError("a number cannot be read: its exponent has too many digits") from None
     except ValueError as error:  # An integer of more digits than Python converts.
         raise TextError(f"a number cannot be read: {str(error).partition(';')[0]}") from None
-    if text.count("{") + text.count("[") > DEPTH_MAX and depth(value) > DEPTH_MAX:
+    if is_deeper(text.encode("utf-8", "surrogatepass"), DEPTH_MAX):
         raise TextError(f"nested deeper than {DEPTH_MAX} levels")
     if "\\u" in text and not is_text(value):  # Only an escape can spell half of a pair.
         raise TextError("an escape like \\ud800 is half of a surrogate pair, which no text can hold")
     return value
 
 
-def depth(value: object) -> int:
-    """Levels of nesting: 0 for a scalar, 1 for `[]`. Without recursion, so any value will do."""
-    return max((level for _, level in _walk(value)), default=0)
+def is_deeper(data: bytes, levels: int) -> bool:
+    """Whether a valid JSON text nests deeper than some levels.
+
+    On the text, for walking the value takes longer than reading it: what is left of it are brackets. Each round takes
+    out the innermost ones, which leaves little of most texts; the others are counted through.
+    """
+    if data.count(b"{") + data.count(b"[") <= levels:
+        return False
+    if b"\\" in data:
+        data = data.replace(b"\\\\", b"").replace(b'\\"', b"")
+    brackets = data.translate(_ONE_KIND, _NO_BRACKETS).replace(b'""', b"")
+    brackets = b"".join(brackets.split(b'"')[::2])
+    rounds = min(levels, _ROUNDS_MAX)
+    for _ in range(rounds):
+        if not brackets:
+            return False
+        brackets = brackets.replace(b"[]", b"")
+    return max(accumulate(map(_STEPS.__getitem__, brackets)), default=0) > levels - rounds
 
 
 def is_text(value: object) -> bool:
     """Whether every name and every string in a value can be written in UTF-8."""
     try:
-        for item, _ in _walk(value):
+        for item in _walk(value):
             if isinstance(item, str):
                 item.encode("utf-8")
             elif isinstance(item, dict):
@@ -70,29 +85,29 @@ def is_text(value: object) -> bool:
 
 def compact(text: str) -> str:
     """A valid JSON text without insignificant white space, otherwise letter for letter."""
-    pieces = _STRING.split(text)
-    pieces[::2] = [between.translate(_SPACE) for between in pieces[::2]]
-    return "".join(pieces)
-
-
-def canonical_text(text: str, value: Json) -> str:
-    """`canonical` of the value that `read` made of a text, faster where the text's numbers are plain integers."""
-    if _UNUSUAL_NUMBER.search(text):
-        return canonical(value)
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return "".join(_TOKENS.findall(text))
 
 
 def canonical(value: Json) -> str:
     """One text for all equal values: members by name, numbers by value (1, 1.0 and 10e-1 are one), no white space."""
+    try:
+        text = _PLAIN.encode(value)
+    except TypeError:  # A Decimal.
+        return _canonical(value)
+    return _canonical(value) if _LONG_NUMBER.search(text) else text
+
+
+def _canonical(value: Json) -> str:
+    """`canonical` of a value with any numbers."""
     match value:
         case None | bool() | str():
             return json.dumps(value)
         case int() | Decimal():
             return _number(value)
         case list():
-            return "[" + ",".join(canonical(item) for item in value) + "]"
+            return "[" + ",".join(map(_canonical, value)) + "]"
         case dict():
-            members = (f"{json.dumps(name)}:{canonical(value[name])}" for name in sorted(value))
+            members = (f"{json.dumps(name)}:{_canonical(value[name])}" for name in sorted(value))
             return "{" + ",".join(members) + "}"
 
 
@@ -101,15 +116,16 @@ def pointer(path: Sequence[str | int]) -> str:
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
 
 
-def _walk(value: object) -> Iterator[tuple[object, int]]:
-    """Every value in a value with its level: that of a container counts the container."""
-    waiting = [(value, 0)]
+def _walk(value: object) -> Iterator[object]:
+    """Every value in a value, without recursion."""
+    waiting = [value]
     while waiting:
-        item, level = waiting.pop()
-        if isinstance(item, dict | list):
-            level += 1
-            waiting.extend((child, level) for child in (item.values() if isinstance(item, dict) else item))
-        yield item, level
+        item = waiting.pop()
+        if isinstance(item, dict):
+            waiting.extend(item.values())
+        elif isinstance(item, list):
+            waiting.extend(item)
+        yield item
 
 
 def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
@@ -140,3 +156,12 @@ def _number(value: int | Decimal) -> str:
     if 0 <= scale <= INTEGER_DIGITS_MAX - len(stripped):
         return f"{minus}{stripped}{'0' * scale}"
     return f"{minus}{stripped}" + (f"e{scale}" if scale else "")
+
+
+_ROUNDS_MAX: Final = 12
+_STEPS: Final = {ord("["): 1, ord("]"): -1}
+_ONE_KIND: Final = bytes.maketrans(b"{}", b"[]")
+_NO_BRACKETS: Final = bytes(set(range(256)) - set(b'[]{}"'))
+_READER: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_float=Decimal, parse_constant=_refuse_constant)
+_PLAIN: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+"""Made once: `json.loads` and `json.dumps` with arguments make one for every text."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from services.registry.domain.evolution.policy import Policy, Rules
 from services.registry.domain.evolution.report import Finding, Verdict
 from services.registry.domain.formats import Parsed
 from services.registry.domain.formats.avro import Avro
+from tests.counting import calls_of
 
 STRICT = Rules(Policy.STRICT)
 FORMAT = Avro()
@@ -145,25 +145,25 @@ def test_a_chain_of_types_may_be_as_long_as_it_likes() -> None:
 
 
 def test_huge_unions_are_not_decided_rather_than_compared_for_ever() -> None:
-    """Thousands of branches on both sides are refused after a fixed number of steps, and quickly."""
+    """Thousands of branches on both sides are refused after a fixed number of steps."""
     branches = [{"type": "fixed", "name": f"n{i}.F", "size": 1 + i} for i in range(2000)]
 
-    started = time.process_time()
     found = diff(branches, branches[::-1])
 
     assert [(finding.rule, finding.verdict) for finding in found] == [("NOT_DECIDED", Verdict.UNDECIDED)]
-    assert time.process_time() - started < 10
 
 
-def test_many_versions_are_compared_in_a_moment() -> None:
-    """A candidate with 200 fields is compared with 100 versions well under a second, give or take a noisy machine."""
+def test_many_versions_take_work_in_proportion() -> None:
+    """A candidate with 200 fields is compared with 100 versions in some thousand calls each: well under a second."""
     versions = [
         FORMAT.parse(json.dumps(record(*({"name": f"f{i}", "type": "int", "default": n} for i in range(200)))), {})
         for n in range(101)
     ]
 
-    started = time.process_time()
-    found = [finding for old in versions[1:] for finding in FORMAT.diff(versions[0], old, STRICT)]
+    found: list[Finding] = []
+    calls = calls_of(
+        lambda: found.extend(item for old in versions[1:] for item in FORMAT.diff(versions[0], old, STRICT))
+    )
 
     assert found == []
-    assert time.process_time() - started < 2
+    assert calls < 100 * 10_000

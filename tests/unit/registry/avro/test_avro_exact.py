@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,13 @@ from services.registry.domain.formats.avro import Avro, exact
 from services.registry.domain.formats.avro.language import ParsedAvro
 from services.registry.domain.formats.avro.reading import Reader, Rejected
 from services.registry.domain.formats.avro.values import Chosen, TooLarge, Value, decoded
+from tests.counting import calls_of
 from tests.unit.registry.avro import avro_pairs
 from tests.unit.registry.avro.avro_schemas import respelled, schemas
 
 EXACT, STRICT, LENIENT = (Rules(policy) for policy in (Policy.EXACT, Policy.STRICT, Policy.LENIENT))
 FORMAT = Avro()
-SLOW_EXAMPLES = 15_000
+SLOW_EXAMPLES = 10_000
 
 
 ROWS: list[dict[str, Any]] = json.loads(
@@ -383,23 +383,25 @@ def test_huge_unions_are_not_decided() -> None:
     assert diff([*branches, "int"], branches[::-1])[-1].rule == "NOT_DECIDED"
 
 
-def test_many_versions_are_compared_in_a_moment() -> None:
-    """A candidate with 200 fields is compared with 100 versions well under a second, give or take a noisy machine."""
+def test_many_versions_take_work_in_proportion() -> None:
+    """A candidate with 200 fields is compared with 100 versions in some thousand calls each: well under a second."""
     versions = [parse(record(*(one(f"f{i}", "int", default=n) for i in range(200)))) for n in range(101)]
 
-    started = time.process_time()
-    found = [finding for old in versions[1:] for finding in FORMAT.diff(versions[0], old, EXACT)]
+    found: list[Finding] = []
+    calls = calls_of(
+        lambda: found.extend(item for old in versions[1:] for item in FORMAT.diff(versions[0], old, EXACT))
+    )
 
     assert found == []
-    assert time.process_time() - started < 2
+    assert calls < 100 * 10_000
 
 
-def test_hundreds_of_witnesses_are_made_in_a_moment() -> None:
+def test_hundreds_of_witnesses_take_work_in_proportion() -> None:
     """Each of 200 changed fields is shown by a witness of its own."""
     old, new = (parse(record(*(one(f"f{i}", item) for i in range(200)))) for item in ("int", "float"))
 
-    started = time.process_time()
-    found = list(FORMAT.diff(new, old, EXACT))
+    found: list[Finding] = []
+    calls = calls_of(lambda: found.extend(FORMAT.diff(new, old, EXACT)))
 
     assert [finding.verdict for finding in found] == [Verdict.INCOMPATIBLE] * 200
-    assert time.process_time() - started < 5
+    assert calls < 200 * 20_000

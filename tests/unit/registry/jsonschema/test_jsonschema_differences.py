@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
@@ -142,12 +141,10 @@ def _leads(schema: Any, path: str) -> bool:
 
 
 def test_differences_are_limited() -> None:
-    """The first thousand are listed, in a second."""
+    """The first thousand are listed."""
     before, after = ({"properties": {f"p{i}": {"format": name} for i in range(2_000)}} for name in "ab")
-    began = time.process_time()
 
     found = differences(before, after)
 
     assert len(found) == DIFFERENCES_MAX
     assert found[0].after_path == "/properties/p0/format"
-    assert time.process_time() - began < 5

@@ -110,6 +110,9 @@ DIFFERENT: list[tuple[str, str, object, object]] = [
     ("definitions that others may refer to", D2020, {"$defs": {"a": {"type": "string"}}}, {}),
     ("pointers into branches", D2020, {"allOf": [{"minLength": 1}, {"maxLength": 5}], "not": {"$ref": "#/allOf/0"}}, {
         "allOf": [{"maxLength": 5}, {"minLength": 1}], "not": {"$ref": "#/allOf/0"}}),
+    *((f"pointers with the index {index}", D7, {"anyOf": [{"anyOf": [{"minLength": 3}, {"maxLength": 1}]}], "not": {
+        "$ref": f"#/anyOf/{index}/anyOf/1"}}, {"anyOf": [{"anyOf": [{"maxLength": 1}, {"minLength": 3}]}], "not": {
+        "$ref": f"#/anyOf/{index}/anyOf/1"}}) for index in ("0", "00", "+0")),
     ("pointers into what has no effect", D2020, {"x": {"minLength": 1}, "not": {"$ref": "#/x"}}, {
         "x": {"minLength": 2}, "not": {"$ref": "#/x"}}),
     ("pointers through names of digits", D2020, {

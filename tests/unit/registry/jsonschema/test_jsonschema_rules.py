@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -178,24 +178,18 @@ def test_lenient_never_refuses_what_strict_allows(reader: dict[str, Any], writer
     assert strict is not Verdict.COMPATIBLE or lenient is Verdict.COMPATIBLE
 
 
-def timed(reader: object, writer: object) -> tuple[list[Finding], float]:
-    pair = parse(reader), parse(writer)
-    began = time.process_time()
-    found = list(FORMAT.diff(*pair, Rules(Policy.STRICT)))
-    return found, time.process_time() - began
-
-
 def branches(count: int, size: int) -> dict[str, Any]:
     one = [{"type": "object", "properties": {f"k{i}": {}}, "required": [f"k{i}"]} for i in range(count)]
     return {"oneOf": [{**branch, "maxProperties": size} for branch in one]}
 
 
-def test_five_hundred_branches_find_their_partners() -> None:
-    """Branches in place are compared first, so a long union costs no more than its length."""
-    found, seconds = timed(branches(500, 4), branches(500, 3))
+def test_branches_in_place_find_their_partners_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long union costs no more than its length."""
+    monkeypatch.setattr(rules, "STEPS_MAX", 500)
+
+    found = diff(branches(100, 4), branches(100, 3))
 
     assert {one.rule for one in found} == {"MAX_PROPERTIES_INCREASED"}
-    assert seconds < 2
 
 
 @given(st.integers(0, 2**16 - 1))
@@ -221,101 +215,109 @@ def test_as_many_branches_as_can_find_a_partner_do(bits: int) -> None:
 
 
 def test_branches_that_never_match_end_at_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A quarter of a million pairs are not compared; the answer says so."""
-    monkeypatch.setattr(rules, "STEPS_MAX", 10_000)
+    """Ten thousand pairs are not compared; the answer says so."""
+    monkeypatch.setattr(rules, "STEPS_MAX", 1_000)
 
-    (found,) = diff(branches(500, 3), branches(500, 4))
+    (found,) = diff(branches(100, 3), branches(100, 4))
 
     assert (found.verdict, found.rule) == (Verdict.UNDECIDED, "NOT_DECIDED")
-    assert "10000 steps" in found.message
+    assert "1000 steps" in found.message
 
 
-HOSTILE: dict[str, tuple[object, object]] = {
-    "a chain of definitions": (
-        {
-            "$ref": "#/$defs/d0",
-            "$defs": {f"d{i}": {"items": {"$ref": f"#/$defs/d{min(i + 1, 1999)}"}} for i in range(2000)},
-        },
-        {
-            "title": "t",
-            "$ref": "#/$defs/d0",
-            "$defs": {f"d{i}": {"items": {"$ref": f"#/$defs/d{min(i + 1, 1999)}"}} for i in range(2000)},
-        },
-    ),
-    "two cycles of different lengths": (
-        {"$ref": "#/$defs/d0", "$defs": {f"d{i}": {"items": {"$ref": f"#/$defs/d{(i + 1) % 89}"}} for i in range(89)}},
-        {"$ref": "#/$defs/d0", "$defs": {f"d{i}": {"items": {"$ref": f"#/$defs/d{(i + 1) % 97}"}} for i in range(97)}},
-    ),
-    "definitions that double": (
-        {
-            "$ref": "#/$defs/d0",
-            "$defs": {
-                f"d{i}": {"properties": {name: {"$ref": f"#/$defs/d{i + 1}"} for name in "ab"}} for i in range(60)
-            }
-            | {"d60": {"type": "string"}},
-        },
-        {
-            "$ref": "#/$defs/d0",
-            "$defs": {
-                f"d{i}": {"properties": {name: {"$ref": f"#/$defs/d{i + 1}"} for name in "ab"}} for i in range(60)
-            }
-            | {"d60": {"type": "integer"}},
-        },
-    ),
-    "eighteen thousand properties in all": (
-        {"properties": {f"p{i}": {"maxLength": 3} for i in range(9_000)}},
-        {"properties": {f"p{i}": {"maxLength": 4} for i in range(9_000)}},
-    ),
-    "ten thousand branches": (
-        {"anyOf": [{"maxLength": i + 1} for i in range(9_000)]},
-        {"anyOf": [{"maxLength": i} for i in range(9_000)]},
-    ),
-    "a long enum": ({"enum": list(range(50_000))}, {"enum": list(range(1, 50_001))}),
-    "deep nesting": (
-        json.loads('{"not":' * 99 + '{"maxLength": 3}' + "}" * 99),
-        json.loads('{"not":' * 99 + '{"maxLength": 4}' + "}" * 99),
-    ),
-    "names of every script": (
-        {
-            "properties": {
-                name: {"type": "string"} for name in ("é", "e\u0301", "\u202e", "\U0001f600", "", "\x00", "/~")
-            }
-        },
-        {
-            "properties": {
-                name: {"type": "number"} for name in ("é", "e\u0301", "\u202e", "\U0001f600", "", "\x00", "/~")
-            }
-        },
-    ),
-    "numbers beyond everything": (
-        {"multipleOf": 10**400, "maximum": 10**4000},
-        {"multipleOf": 3, "maximum": 10**4001},
-    ),
-}
+def definitions(count: int, following: Callable[[int], int], **more: object) -> dict[str, Any]:
+    """Lists of lists: each definition leads to one."""
+    lists = {f"d{i}": {"items": {"$ref": f"#/$defs/d{following(i)}"}} for i in range(count)}
+    return {"$ref": "#/$defs/d0", "$defs": lists, **more}
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+def doubling(leaf: str) -> dict[str, Any]:
+    """Sixty definitions that each lead to the next one twice."""
+    twice = {f"d{i}": {"properties": {name: {"$ref": f"#/$defs/d{i + 1}"} for name in "ab"}} for i in range(60)}
+    return {"$ref": "#/$defs/d0", "$defs": {**twice, "d60": {"type": leaf}}}
+
+
+def hostile(size: int) -> dict[str, tuple[object, object]]:
+    """Pairs that would take long without limits. size: of what may be long, up to 50,000."""
+    links, many = max(size // 25, 1), range(size // 6)
+    names = ("é", "e\u0301", "\u202e", "\U0001f600", "", "\x00", "/~")
+    deep = '{"not":' * 99 + '{"maxLength": %d}' + "}" * 99
+    last = links - 1
+    return {
+        "a chain of definitions": (
+            definitions(links, lambda i: min(i + 1, last)),
+            definitions(links, lambda i: min(i + 1, last), title="t"),
+        ),
+        "two cycles of different lengths": (
+            definitions(89, lambda i: (i + 1) % 89),
+            definitions(97, lambda i: (i + 1) % 97),
+        ),
+        "definitions that double": (doubling("string"), doubling("integer")),
+        "many properties": (
+            {"properties": {f"p{i}": {"maxLength": 3} for i in many}},
+            {"properties": {f"p{i}": {"maxLength": 4} for i in many}},
+        ),
+        "many branches": (
+            {"anyOf": [{"maxLength": i + 1} for i in many]},
+            {"anyOf": [{"maxLength": i} for i in many]},
+        ),
+        "a long enum": ({"enum": list(range(size))}, {"enum": list(range(1, size + 1))}),
+        "deep nesting": (json.loads(deep % 3), json.loads(deep % 4)),
+        "names of every script": (
+            {"properties": {name: {"type": "string"} for name in names}},
+            {"properties": {name: {"type": "number"} for name in names}},
+        ),
+        "numbers beyond everything": (
+            {"multipleOf": 10**400, "maximum": 10**4000},
+            {"multipleOf": 3, "maximum": 10**4001},
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", hostile(0))
 def test_hostile_schemas_are_compared_within_a_limit(name: str) -> None:
-    """An answer comes in a few seconds of CPU, whatever the schemas are."""
-    reader, writer = HOSTILE[name]
+    """An answer comes, whatever the schemas are; it is never that nothing changed where something did."""
+    found = diff(*hostile(2_000)[name])
 
-    found, seconds = timed(reader, writer)
-
-    assert seconds < 5
-    assert found or name == "a chain of definitions" or "cycles" in name
+    assert found or name in ("a chain of definitions", "two cycles of different lengths")
 
 
-def test_a_hundred_versions_of_two_hundred_properties_take_a_second() -> None:
-    """A transitive check of a long history is no burden."""
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", hostile(0))
+def test_large_hostile_schemas_are_compared_within_a_limit(name: str) -> None:
+    """The same at the size at which schemas are still accepted."""
+    found = diff(*hostile(50_000)[name])
+
+    assert found or name in ("a chain of definitions", "two cycles of different lengths")
+
+
+def test_every_property_of_a_wide_schema_takes_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A transitive check of a long history is no burden: `make bench` has the seconds."""
+    monkeypatch.setattr(rules, "STEPS_MAX", 300)
 
     def version(longest: int) -> Parsed:
         return parse(
             {"type": "object", "properties": {f"p{i}": {"type": "string", "maxLength": longest} for i in range(200)}}
         )
 
-    candidate, history = version(1_000), [version(100 + number) for number in range(100)]
-    began = time.process_time()
-    found = [worst(FORMAT.diff(candidate, old, Rules(Policy.STRICT))) for old in history]
+    found = list(FORMAT.diff(version(200), version(100), Rules(Policy.STRICT)))
 
-    assert set(found) == {Verdict.COMPATIBLE}
-    assert time.process_time() - began < 3, "a second on a quiet machine"
+    assert {one.rule for one in found} == {"MAX_LENGTH_INCREASED"}
+    assert len(found) == 200
+
+
+def test_lists_and_schemas_may_depend_on_one_property() -> None:
+    """A list of names that came beside a schema for the same property is not overlooked."""
+    before: dict[str, Any] = {"type": "object", "dependentSchemas": {"a": {"maxProperties": 3}}}
+    after = {**before, "dependentRequired": {"a": ["b"]}}
+
+    assert [one.rule for one in diff(after, before)] == ["DEPENDENCY_ARRAY_ADDED"]
+    assert [one.rule for one in diff(before, after)] == ["DEPENDENCY_ARRAY_REMOVED"]
+
+
+def test_an_empty_schema_for_the_rest_is_true() -> None:
+    """`additionalProperties: {}` accepts what `true` accepts: a reader that accepts everything is always fine."""
+    before = {"type": "object", "additionalProperties": True, "maxProperties": 3}
+    after = {"type": "object", "additionalProperties": {}}
+
+    assert [one.rule for one in diff(after, before)] == ["MAX_PROPERTIES_REMOVED"]

@@ -17,11 +17,14 @@ from services.registry.domain.evolution.report import worst
 from services.registry.domain.formats import DataRules, Encoding, Problem, Validation
 from services.registry.domain.formats.protobuf import Protobuf, wire
 from services.registry.domain.formats.protobuf.data import message_indexes
+from services.registry.domain.formats.protobuf.json_payload import ITEMS_PER_TRY
 from services.registry.domain.formats.protobuf.schema import load
 from services.registry.domain.limits import VALIDATION_ERRORS_MAX
+from tests.counting import calls_of
 from tests.unit.registry.protobuf.proto_schemas import File, files, message_of
 
 FORMAT = Protobuf(compile_files)
+CALLS_PER_ITEM_MAX = 40
 SHOP = FORMAT.parse(
     """
     syntax = "proto3"; package shop;
@@ -192,6 +195,21 @@ def test_problems_are_limited() -> None:
 
     assert len(found.problems) == VALIDATION_ERRORS_MAX
     assert found.truncated
+
+
+def test_a_fault_in_a_long_list_is_found_in_few_steps() -> None:
+    """Items are asked about together where none is at fault, and the ones at fault keep their places."""
+    values: list[object] = [1.5] * (2 * ITEMS_PER_TRY + 10)
+    values[ITEMS_PER_TRY + 3 : ITEMS_PER_TRY + 3] = ["x"]
+    values += [None]
+    value = json.dumps({"d": values}).encode()
+    validator = FORMAT.validator(SHOP, DataRules())
+    found: list[Problem] = []
+
+    calls = calls_of(lambda: found.extend(validator.check(value).problems))
+
+    assert [problem.instance_path for problem in found] == [f"/d/{ITEMS_PER_TRY + 3}", f"/d/{2 * ITEMS_PER_TRY + 11}"]
+    assert calls < CALLS_PER_ITEM_MAX * len(values)
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import os
 import pickle
-import time
 
 import pytest
 from hypothesis import given, settings
@@ -13,10 +13,14 @@ from hypothesis import strategies as st
 
 from llm_schema_registry.errors import InvalidSchema
 from services.registry.adapters.protoc import compile_files
+from services.registry.domain.evolution.policy import Policy, Rules
 from services.registry.domain.formats import DataRules, Encoding
 from services.registry.domain.formats.protobuf import ParsedProtobuf, Protobuf, descriptors
 from services.registry.domain.formats.protobuf.compiling import Files
+from services.registry.domain.formats.protobuf.schema import HELD_FIELDS_MAX
 from services.registry.domain.formats.protobuf.source_text import DEPTH_MAX, text_fault
+from services.registry.domain.formats.protobuf.source_text import files as files_of
+from tests.counting import calls_of
 from tests.unit.registry.protobuf.proto_schemas import File, files
 
 FORMAT = Protobuf(compile_files)
@@ -85,6 +89,33 @@ def test_text_and_descriptor_are_one_schema() -> None:
 
             assert other.identity_body == text.identity_body
             assert other.semantic_body == text.semantic_body
+
+
+def test_identity_and_meaning_stay_what_they_were() -> None:
+    """Stored ids depend on these bytes: an upgrade of protoc or of the library that changes them needs a migration."""
+    parsed = parse(FULL, FULL_SOURCES)
+
+    assert (
+        hashlib.sha256(parsed.identity_body).hexdigest()
+        == "4c19b4aeb82f80ec41c96e82460afcb5bcb1ef83bde34695c5001f526114f4b9"
+    )
+    assert (
+        hashlib.sha256(parsed.semantic_body).hexdigest()
+        == "987d876a7fc4c5f6d17abbba7fefb15fcb352eadf9a2e4de8721ae3be9ffb7d0"
+    )
+
+
+def test_messages_of_many_fields_that_others_hold_are_costly() -> None:
+    """Two bytes of data are laid out with every field: such schemas check data where it can be stopped."""
+
+    def explosive(count: int, root: str) -> bool:
+        fields = "".join(f"double f{number} = {number + 10};" for number in range(count))
+        return parse(f'syntax = "proto3"; message M {{ {root} }} message W {{ {fields} }}').explosive
+
+    assert explosive(HELD_FIELDS_MAX + 1, "repeated W w = 1;")
+    assert explosive(HELD_FIELDS_MAX + 1, "map<string, W> w = 1;")
+    assert not explosive(HELD_FIELDS_MAX, "repeated W w = 1;")
+    assert not explosive(HELD_FIELDS_MAX + 1, "")
 
 
 def test_references_may_be_descriptors_too() -> None:
@@ -287,6 +318,7 @@ def test_a_file_of_the_server_cannot_be_imported() -> None:
         "\ud800",
         "x" * 300,
         "google/protobuf/mine.proto",
+        "/".join(["x" * 250] * 20),
     ],
 )
 def test_bad_names_of_references_are_refused(name: str) -> None:
@@ -326,6 +358,52 @@ def test_faults_in_a_reference_name_it() -> None:
         assert [violation.field for violation in error.violations] == ["references"], source
         assert "a.proto" in error.message
         assert said in error.message
+
+
+def test_a_reference_that_clashes_with_a_well_known_type_is_told_as_such() -> None:
+    """The import is there, and what is wrong is that a reference defines the same name."""
+    source = 'syntax = "proto3"; package google.protobuf; message Any { }'
+    text = 'import "a.proto"; import "google/protobuf/any.proto"; message M { optional google.protobuf.Any a = 1; }'
+
+    error = refusal(text, {"a.proto": source})
+
+    assert '"google.protobuf.Any" is already defined' in error.message
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (r'optional int32 a = 1 [json_name = "\377"];', "json_name of field `a`"),
+        (r'reserved "\377";', "a reserved name of `M`"),
+        (r'enum E { A = 0; reserved "\377"; }', "a reserved name of `E`"),
+        ("optional int32 SerializeToString = 1;", "`SerializeToString`"),
+        ("message I { repeated int32 DESCRIPTOR = 7; }", "field 7 of `I`"),
+        ("optional int32 Extensions = 1; extensions 100 to 200;", "`Extensions`"),
+    ],
+)
+def test_names_that_the_library_cannot_work_with_are_refused(body: str, said: str) -> None:
+    """The compiler takes escaped bytes that are no UTF-8, and fields called like a method of every message."""
+    assert said in refusal(f'syntax = "proto2"; message M {{ {body} }}').message
+
+
+def test_types_may_be_called_like_methods_of_messages() -> None:
+    """Names that only fields cannot have: of messages, enums, their values, oneofs and extensions."""
+    text = """
+    syntax = "proto2"; message M {
+      message FromString { optional int32 a = 1; } enum ByteSize { HasField = 0; IsInitialized = 1; }
+      oneof ListFields { FromString f = 1; ByteSize b = 2; } extensions 100 to 200;
+      message Plain { optional int32 Extensions = 1; }
+    }
+    extend M { optional int32 Clear = 100; }
+    """
+    parsed = parse(text)
+
+    for encoding, data in (
+        (Encoding.JSON, b'{"f": {"a": 1}, "[Clear]": 1}'),
+        (Encoding.BINARY, b"\x18\x03"),
+    ):
+        assert FORMAT.validator(parsed, DataRules(encoding)).check(data).problems == ()
+    assert list(FORMAT.diff(parse(text + "message Unrelated { }"), parsed, Rules(Policy.EXACT))) == []
 
 
 def test_cycles_among_references_are_refused() -> None:
@@ -373,9 +451,8 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_texts_are_refused_soon(name: str) -> None:
-    """A megabyte of anything comes to a clear answer well within what a worker is given."""
-    started = time.perf_counter()
+def test_hostile_texts_come_to_an_answer(name: str) -> None:
+    """A megabyte of anything is refused with a short message, or is a schema; it neither hangs nor crashes."""
     message = ""
 
     try:
@@ -384,7 +461,17 @@ def test_hostile_texts_are_refused_soon(name: str) -> None:
         message = error.message
 
     assert len(message) < 2000
-    assert time.perf_counter() - started < 3
+
+
+def test_a_text_full_of_names_does_not_keep_the_search_for_a_free_one_busy() -> None:
+    """However many names a text holds, its own file has one that nothing can import, found in a few steps."""
+    names = "// " + " ".join(f"schema{number or ''}.proto" for number in range(20_000)) + "\n"
+    text = f'{names}syntax = "proto3"; message M {{ }}'
+
+    calls = calls_of(lambda: files_of(text, {}))
+
+    assert calls < 1000
+    assert "not among the references" in refusal(f'import "{files_of(text, {}).root}";').message
 
 
 def test_too_many_definitions_are_refused() -> None:

@@ -6,7 +6,7 @@ Source: the vocabularies of JSON Schema drafts 4, 6, 7, 2019-09 and 2020-12.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from services.registry.domain.formats import json_text
 from services.registry.domain.formats.json_text import Json
@@ -59,8 +59,7 @@ def pointer(path: Sequence[str | int]) -> str:
     return f"/{text}"
 
 
-@dataclass(frozen=True, slots=True)
-class Child:
+class Child(NamedTuple):
     """A subschema: where it stands below its schema, and the keyword that holds it."""
 
     path: Path
@@ -81,6 +80,17 @@ def children(schema: dict[str, Json]) -> Iterator[Child]:
             for index, item in enumerate(value):
                 if isinstance(item, dict):
                     yield Child((keyword, index), keyword, item)
+
+
+def held(keyword: str, value: Json) -> list[dict[str, Json]]:
+    """The subschemas under one keyword, boolean ones left out: `children` without the paths, for less."""
+    if isinstance(value, dict):
+        if keyword in SUBSCHEMA_MAPS:
+            return [item for item in value.values() if isinstance(item, dict)]
+        return [value] if keyword in SUBSCHEMA else []
+    if isinstance(value, list) and keyword in SUBSCHEMA_LISTS:
+        return [item for item in value if isinstance(item, dict)]
+    return []
 
 
 def walk(root: Json) -> Iterator[tuple[Path, dict[str, Json]]]:

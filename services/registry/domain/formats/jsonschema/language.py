@@ -7,8 +7,8 @@ import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
-from typing import Any, Final
-from urllib.parse import quote, urljoin
+from typing import Final
+from urllib.parse import quote
 
 import jsonschema_rs
 
@@ -26,35 +26,19 @@ from services.registry.domain.formats import (
     json_data,
     json_text,
 )
-from services.registry.domain.formats.jsonschema import cost, differences, exact, meaning, remarks
+from services.registry.domain.formats.jsonschema import compiling, cost, differences, exact, meaning, remarks
 from services.registry.domain.formats.jsonschema import rules as registry_rules
-from services.registry.domain.formats.jsonschema.keywords import pointer, walk
+from services.registry.domain.formats.jsonschema.compiling import DRAFTS, PATTERNS
+from services.registry.domain.formats.jsonschema.keywords import held, pointer
 from services.registry.domain.formats.jsonschema.undeclared import Undeclared
 from services.registry.domain.limits import VALIDATION_ERRORS_MAX
 from services.registry.domain.model import Format
 
-DRAFTS: Final[Mapping[str, type[jsonschema_rs.Validator]]] = {
-    "http://json-schema.org/draft-04/schema": jsonschema_rs.Draft4Validator,
-    "http://json-schema.org/draft-06/schema": jsonschema_rs.Draft6Validator,
-    "http://json-schema.org/draft-07/schema": jsonschema_rs.Draft7Validator,
-    "https://json-schema.org/draft/2019-09/schema": jsonschema_rs.Draft201909Validator,
-    "https://json-schema.org/draft/2020-12/schema": jsonschema_rs.Draft202012Validator,
-}
 DRAFT_DEFAULT: Final = "https://json-schema.org/draft/2020-12/schema"
 DRAFT_ADDRESSES: Final[Mapping[str, str]] = {
     re.sub("[^0-9]*0?([0-9-]+)/schema", r"\1", address): address for address in DRAFTS
 }
 """Addresses of the drafts by their short names: 4, 6, 7, 2019-09, 2020-12."""
-DRAFT_NUMBERS: Final[Mapping[str, int]] = {
-    "http://json-schema.org/draft-04/schema": jsonschema_rs.Draft4,
-    "http://json-schema.org/draft-06/schema": jsonschema_rs.Draft6,
-    "http://json-schema.org/draft-07/schema": jsonschema_rs.Draft7,
-    "https://json-schema.org/draft/2019-09/schema": jsonschema_rs.Draft201909,
-    "https://json-schema.org/draft/2020-12/schema": jsonschema_rs.Draft202012,
-}
-PATTERNS: Final = jsonschema_rs.RegexOptions(size_limit=1 << 20)
-"""The linear-time engine: no look-around and no back-references, and so no pattern that never ends."""
-
 PLACES_MAX: Final = 1_000
 """Pointers into its schema that a compiled schema keeps."""
 
@@ -78,10 +62,9 @@ class JsonSchema:
         value = _read(schema_text)
         draft = _draft(value, dialect)
         unsaid = draft != DRAFT_DEFAULT and not (isinstance(value, dict) and "$schema" in value)
+        values = {name: _read(source) for name, source in sources.items()}
         try:
-            explosive = cost.may_refer(schema_text, sources) and cost.measure(
-                value, {name: _read(source) for name, source in sources.items()}
-            )
+            explosive = cost.may_refer(schema_text, sources) and cost.measure(value, values, draft)
         except cost.TooCostly as error:
             raise InvalidSchema(f"the schema is refused: {error}") from None
         except ValueError as error:  # Of urllib: an address that is none.
@@ -94,7 +77,7 @@ class JsonSchema:
             format=Format.JSON,
             text=schema_text,
             identity_body=((draft if unsaid else "") + json_text.compact(schema_text)).encode("utf-8"),
-            semantic_body=meaning.body(value, draft, {name: _read(source) for name, source in sources.items()}),
+            semantic_body=meaning.body(value, draft, values),
             annotations=tuple(_annotations(schema_text, value)),
             sources=dict(sources),
             explosive=explosive,
@@ -130,6 +113,9 @@ class JsonSchema:
         return _Compiled(compiled, Undeclared(value, sources, parsed.dialect, place))
 
 
+_VALID: Final = Validation(())
+
+
 class _Compiled:
     """A compiled schema. Safe to use from many tasks."""
 
@@ -141,6 +127,8 @@ class _Compiled:
     def check(self, data: bytes) -> Validation:
         """Where the data does not follow the schema. See DataValidator.check."""
         instance = json_data.read(data, unique_names=False)
+        if self._undeclared is None and self._validator.is_valid(instance):  # Twice as fast as to look for errors.
+            return _VALID
         errors = islice(self._validator.iter_errors(instance), VALIDATION_ERRORS_MAX + 1)
         found = [
             Problem(pointer(error.instance_path), self._place(error.schema_path), error.kind.name, error.message[:500])
@@ -205,31 +193,12 @@ def _compile(
     schema_text: str, schema: json_text.Json, draft: str, sources: Mapping[str, str], *, assert_formats: bool
 ) -> jsonschema_rs.Validator:
     """The library's validator. Raises InvalidSchema, for example for a `$ref` that leads nowhere."""
-    resources = _resources(schema, sources)
     try:
-        registry = jsonschema_rs.Registry(resources, draft=DRAFT_NUMBERS[draft], retriever=_refuse_retrieval)
-        return DRAFTS[draft](
-            schema_text if isinstance(schema, dict) else schema is True,
-            registry=registry if resources else None,
-            validate_formats=assert_formats,
-            pattern_options=PATTERNS,
-            mask="the value",
-            offline=True,
-        )
+        return compiling.compiled(schema_text, schema, draft, sources, assert_formats=assert_formats)
     except jsonschema_rs.ValidationError as error:
         raise _invalid(_problem(error)) from None
     except (jsonschema_rs.ReferencingError, ValueError) as error:
         raise _invalid(Problem("", "", "", str(error)[:500])) from None
-
-
-def _resources(schema: json_text.Json, sources: Mapping[str, str]) -> list[tuple[str, Any]]:
-    """The sources with the addresses under which the schema may refer to them."""
-    base = schema.get("$id", schema.get("id", "")) if isinstance(schema, dict) else ""
-    resources = []
-    for name, source in sources.items():
-        value = json.loads(source)
-        resources += [(address, value) for address in {name, urljoin(base if isinstance(base, str) else "", name)}]
-    return resources
 
 
 def _compile_place(
@@ -240,22 +209,17 @@ def _compile_place(
     One that accepts everything where the library cannot make it out on its own.
     """
     address = place.document or _ROOT
-    resources = [*_resources(schema, parsed.sources), (_ROOT, json.loads(parsed.text))]
+    resources = [*compiling.resources(schema, parsed.dialect, parsed.sources), (_ROOT, json.loads(parsed.text))]
     try:
-        registry = jsonschema_rs.Registry(resources, draft=DRAFT_NUMBERS[parsed.dialect], retriever=_refuse_retrieval)
         return DRAFTS[parsed.dialect](
             {"$ref": f"{address}#{quote(pointer(place.path))}"},
-            registry=registry,
+            registry=compiling.registry(resources, parsed.dialect),
             validate_formats=assert_formats,
             pattern_options=PATTERNS,
             offline=True,
         )
     except (jsonschema_rs.ReferencingError, jsonschema_rs.ValidationError, ValueError):
         return jsonschema_rs.Draft202012Validator(True)
-
-
-def _refuse_retrieval(uri: str) -> json_text.Json:
-    raise ValueError(f"{uri} is not among the references, and nothing is ever fetched")
 
 
 def _problem(error: jsonschema_rs.ValidationError) -> Problem:
@@ -272,10 +236,13 @@ def _annotations(schema_text: str, schema: json_text.Json) -> Iterable[str]:
     """Titles and descriptions anywhere in the schema."""
     if not any(f'"{keyword}"' in schema_text for keyword in ANNOTATIONS):
         return
-    for _, item in walk(schema):
-        for keyword in ANNOTATIONS:
-            value = item.get(keyword)
-            if isinstance(value, str):
+    waiting = [schema] if isinstance(schema, dict) else []
+    while waiting:
+        item = waiting.pop()
+        for keyword, value in item.items():
+            if isinstance(value, dict | list):
+                waiting.extend(held(keyword, value))
+            elif keyword in ANNOTATIONS and isinstance(value, str):
                 yield value
 
 

@@ -16,6 +16,7 @@ members count anywhere, what tells which members are evaluated.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -24,14 +25,32 @@ from urllib.parse import unquote
 
 from services.registry.domain.formats import json_text
 from services.registry.domain.formats.json_text import Json
+from services.registry.domain.formats.jsonschema.cost import at, pointer_path
 from services.registry.domain.formats.jsonschema.drafts import DRAFT_4, EVALUATED, LONE_REFERENCES
-from services.registry.domain.formats.jsonschema.keywords import SUBSCHEMA, SUBSCHEMA_LISTS, SUBSCHEMA_MAPS
+from services.registry.domain.formats.jsonschema.keywords import SUBSCHEMA, SUBSCHEMA_LISTS, SUBSCHEMA_MAPS, held
 
 Path: TypeAlias = tuple[str, ...]
 
 _ADDRESSES: Final = ("$anchor", "$dynamicAnchor", "$dynamicRef", "$id", "$recursiveAnchor", "$recursiveRef", "id")
+_SPECIAL: Final = (*(f'"{name}"' for name in _ADDRESSES if name != "id"), '"$ref"', '"unevaluated')
+"""One of these stands in every schema in which there is more to look out for than keywords without effect; in draft 4
+that may be an `id` too."""
+_UNUSUAL_INDEX: Final = re.compile(r"\+[0-9]+|0[0-9]+")
+"""Parts of pointers that libraries may read as an index, though an index is not written so."""
 _ALWAYS: Final = frozenset({"$defs", "$id", "definitions", "id"})
 _UNEVALUATED: Final = ("unevaluatedItems", "unevaluatedProperties")
+_SCALAR: Final = frozenset(
+    {"exclusiveMaximum", "exclusiveMinimum", "format", "maxItems", "maxLength", "maxProperties", "maximum", "minItems"}
+    | {"minLength", "minProperties", "minimum", "multipleOf", "pattern", "uniqueItems"}
+)
+"""Keywords with a value that stays as it is."""
+_PERHAPS_ALL: Final = frozenset({"additionalItems", "additionalProperties", "if", "items", "propertyNames"})
+_PERHAPS_NOTHING: Final = frozenset(
+    {"additionalItems", "dependencies", "dependentRequired", "dependentSchemas", "else", "exclusiveMaximum"}
+    | {"exclusiveMinimum", "maxContains", "minContains", "minItems", "minLength", "minProperties"}
+    | {"patternProperties", "properties", "required", "then", "uniqueItems"}
+)
+"""Keywords that `_accepts_all` and `_says_nothing` look at."""
 _BRANCHES: Final = frozenset({"allOf", "anyOf", "oneOf"})
 
 
@@ -68,14 +87,19 @@ def canonical_text(value: Json, draft: str, sources: Mapping[str, Json]) -> str:
     assert isinstance(value, dict)
     named: dict[str, Json] = {**value, "$schema": draft + fragment}
     others = list(sources.values())
-    if _has_addresses(named, draft) or any(_has_addresses(other, draft) for other in others):
-        return json_text.canonical(named)
-    if not others and not _mentions(named, ("$ref", *_UNEVALUATED)):  # Most schemas: nothing to look out for.
+    text = json_text.canonical(named)
+    special = any(name in text for name in _SPECIAL) or (draft == DRAFT_4 and '"id"' in text)
+    if not others and not special and text.count('"$schema"') == 1:  # Most schemas: nothing to look out for.
         return _written(_Simple(draft, frozenset(), evaluated_members_count=False), value, draft + fragment)
-    counts = any(_mentions(other, _UNEVALUATED) for other in others) or any(
-        name in schema and name in EVALUATED[draft]
-        for schema in _reached(named, draft, evaluated_members_count=True)
-        for name in _UNEVALUATED
+    if _has_addresses(named, draft) or any(_has_addresses(other, draft) for other in others):
+        return text
+    counts = any(_mentions(other, _UNEVALUATED) for other in others) or (
+        '"unevaluated' in text
+        and any(
+            name in schema and name in EVALUATED[draft]
+            for schema in _reached(named, draft, evaluated_members_count=True)
+            for name in _UNEVALUATED
+        )
     )
     pointed = {
         path
@@ -84,6 +108,8 @@ def canonical_text(value: Json, draft: str, sources: Mapping[str, Json]) -> str:
     }
     for other in others:
         pointed.update(path for reference in _references(other) if (path := _pointer_path(reference)) is not None)
+    if any(_UNUSUAL_INDEX.fullmatch(part) for path in pointed for part in path):
+        return text
     return _written(_Simple(draft, _ways(pointed), evaluated_members_count=counts), value, draft + fragment)
 
 
@@ -99,11 +125,14 @@ class _Simple:
         """A subschema; the root stays an object."""
         if not isinstance(value, dict):
             return value
-        simple = {}
+        simple: dict[str, Json] = {}
         for keyword in kept(value, self.draft, evaluated_members_count=self.evaluated_members_count):
-            below = (*path, keyword)
-            one = self._keyword(keyword, value[keyword], below)
-            if self.evaluated_members_count or below in self.ways or not _accepts_all(keyword, one, value):
+            if keyword in _SCALAR:
+                simple[keyword] = value[keyword]
+                continue
+            place = (*path, keyword)
+            one = self._keyword(keyword, value[keyword], place)
+            if self.evaluated_members_count or place in self.ways or not _accepts_all(keyword, one, value):
                 simple[keyword] = one
         if self.ways:
             for keyword in value:
@@ -149,15 +178,16 @@ def _written(simple: _Simple, value: dict[str, Json], draft: str) -> str:
 def kept(schema: Mapping[str, Json], draft: str, *, evaluated_members_count: bool) -> Iterator[str]:
     """The keywords of a schema that decide something, or that others may refer to."""
     lone = draft in LONE_REFERENCES and isinstance(schema.get("$ref"), str)
+    known = EVALUATED[draft]
     for keyword, value in schema.items():
         if keyword in _ALWAYS:
             if keyword not in ("$id", "id") or isinstance(value, str):
                 yield keyword
         elif (
-            keyword in EVALUATED[draft]
+            keyword in known
             and (not lone or keyword == "$ref")
-            and (evaluated_members_count or not _accepts_all(keyword, value, schema))
-            and not _says_nothing(keyword, value, schema)
+            and (keyword not in _PERHAPS_ALL or evaluated_members_count or not _accepts_all(keyword, value, schema))
+            and (keyword not in _PERHAPS_NOTHING or not _says_nothing(keyword, value, schema))
         ):
             yield keyword
 
@@ -293,9 +323,7 @@ def _points_into_others(document: Json) -> bool:
 def _pointer_path(reference: Json) -> Path | None:
     """The parts of a reference's pointer, as texts; None when it has none."""
     fragment = unquote(reference.partition("#")[2]) if isinstance(reference, str) else ""
-    if not fragment.startswith("/"):
-        return None
-    return tuple(part.replace("~1", "/").replace("~0", "~") for part in fragment.split("/")[1:])
+    return pointer_path(fragment) if fragment.startswith("/") else None
 
 
 def _reached(root: dict[str, Json], draft: str, *, evaluated_members_count: bool) -> Iterator[dict[str, Json]]:
@@ -310,30 +338,9 @@ def _reached(root: dict[str, Json], draft: str, *, evaluated_members_count: bool
         yield schema
         path = _pointer_path(schema.get("$ref"))
         if path is not None:
-            waiting.extend(_at(root, path))
+            waiting.append(at(root, path))
         for keyword in kept(schema, draft, evaluated_members_count=evaluated_members_count):
-            waiting.extend(_below(keyword, schema[keyword]))
-
-
-def _below(keyword: str, value: Json) -> Iterator[Json]:
-    if isinstance(value, dict) and keyword in SUBSCHEMA_MAPS:
-        yield from value.values()
-    elif isinstance(value, list) and keyword in SUBSCHEMA_LISTS:
-        yield from value
-    elif keyword in SUBSCHEMA:
-        yield value
-
-
-def _at(root: Json, path: Path) -> Iterator[Json]:
-    value = root
-    for part in path:
-        if isinstance(value, dict) and part in value:
-            value = value[part]
-        elif isinstance(value, list) and part.isdecimal() and int(part[:9]) < len(value):
-            value = value[int(part[:9])]
-        else:
-            return
-    yield value
+            waiting.extend(held(keyword, schema[keyword]))
 
 
 def _ways(pointed: set[Path]) -> frozenset[Path]:

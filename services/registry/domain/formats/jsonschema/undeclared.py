@@ -3,8 +3,9 @@
 A member is declared by `properties`, by a pattern of `patternProperties` that matches, by `additionalProperties` or
 `unevaluatedProperties` where they are given and not false; in any schema that applies to its object: through `$ref`,
 allOf, the branches of anyOf and oneOf that accept the object (all of them when none does), `if`, `then` or `else`, and
-dependent schemas. Members of a value of which the schema says nothing at all (`{}` or `true`) are free. Members that
-the schema itself forbids are left to the validator. A dynamic reference may lead to any schema of its name.
+dependent schemas. Members of a value of which the schema says nothing at all (`{}` or `true`) are free; so is all that
+is in a value which `enum` or `const` lists in full. Members that the schema itself forbids are left to the validator. A
+dynamic reference may lead to any schema of its name.
 """
 
 from __future__ import annotations
@@ -65,13 +66,9 @@ class Undeclared:
         compile_place: Callable[[Place], jsonschema_rs.Validator],
     ) -> None:
         self._root = root
-        self._documents = Documents(root, sources)
+        self._draft_default = draft
+        self._documents = Documents(root, sources, draft)
         self._compile = compile_place
-        self._drafts = {"": draft}
-        for name, source in sources.items():
-            declared = source.get("$schema") if isinstance(source, dict) else None
-            address = declared.removesuffix("#") if isinstance(declared, str) else draft
-            self._drafts[name] = address if address in EVALUATED else draft
         self._validators: dict[int, jsonschema_rs.Validator] = {}
         self._matchers: dict[str, jsonschema_rs.Validator] = {}
         self._named: dict[str, list[Schema]] = {}
@@ -89,11 +86,12 @@ class Undeclared:
         while waiting:
             item, way, schemas = waiting.pop()
             below: list[tuple[Data, Way, list[Json]]] = []
+            applied = self._applied(schemas, item, steps) if isinstance(item, dict | list) else []
+            if any(self._lists(schema) for schema in applied):
+                continue
             if isinstance(item, dict):
-                applied = self._applied(schemas, item, steps)
                 yield from self._members(item, way, applied, below, steps)
             elif isinstance(item, list):
-                applied = self._applied(schemas, item, steps)
                 for index, element in enumerate(item):
                     if isinstance(element, dict | list):
                         below.append((element, (way, index), self._items(applied, index, element, steps)))
@@ -237,6 +235,10 @@ class Undeclared:
             schema.get("unevaluatedProperties") is False and "unevaluatedProperties" in known
         )
 
+    def _lists(self, schema: Schema) -> bool:
+        """Whether a schema lists the values that it accepts."""
+        return "enum" in schema or ("const" in schema and "const" in EVALUATED[self._draft(schema)])
+
     def _counting(self, schema: Schema) -> bool:
         """Whether a schema says anything of values."""
         known = EVALUATED[self._draft(schema)]
@@ -244,7 +246,7 @@ class Undeclared:
 
     def _draft(self, schema: Schema) -> str:
         place = self._documents.place(schema)
-        return self._drafts[place.document if place else ""]
+        return place.draft if place else self._draft_default
 
 
 def _problem(name: str, way: Way, applied: list[Schema]) -> Problem:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, cast
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf import descriptor_pb2, descriptor_pool, empty_pb2, message_factory
 from google.protobuf.message import Message
 
 from services.registry.domain.formats.protobuf import wire
@@ -32,11 +32,17 @@ def _class(name: str) -> Any:
 FileDescriptorProto: Final = cast("type[descriptor_pb2.FileDescriptorProto]", _class("FileDescriptorProto"))
 FileDescriptorSet: Final = cast("type[descriptor_pb2.FileDescriptorSet]", _class("FileDescriptorSet"))
 
+_TAKEN: Final = frozenset(dir(empty_pb2.Empty()))
+"""Attributes of every message."""
+
 
 def identity(file: descriptor_pb2.FileDescriptorProto) -> bytes:
     """All of a file but its name, its comments and its white space. Custom options count, whatever order they are in.
 
     protoc has resolved the names of types and written every JSON name, whichever form the text had.
+    Protobuf promises no canonical bytes from one release of its library to the next (protobuf.dev, "Proto Serialization
+    Is Not Canonical"): what comes out today is pinned by a test, so that no upgrade gives a stored text another id
+    unseen.
     """
     copy = FileDescriptorProto()
     copy.CopyFrom(file)
@@ -68,6 +74,32 @@ def beyond_limits(files: Sequence[descriptor_pb2.FileDescriptorProto]) -> str:
     for what, limit in limits.items():
         if counts[what] > limit:
             return f"with its imports it has {counts[what]} {what}, and {limit} are allowed"
+    return ""
+
+
+def unusable_name(files: Sequence[descriptor_pb2.FileDescriptorProto]) -> str:
+    """What is wrong with the first name that the compiler takes and the library cannot work with; empty when nothing.
+
+    Those are names in strings that are no UTF-8, and fields called like what every message of the library has: it
+    would take the value of the field for its own method.
+    """
+    for file in files:
+        enums = list(file.enum_type)
+        for message in messages(file.message_type):
+            enums += message.enum_type
+            for field in message.field:
+                if isinstance(cast("object", field.json_name), bytes):
+                    return f"the json_name of field `{field.name[:100]}` of `{message.name[:100]}` is not UTF-8"
+                if field.name in _TAKEN or (field.name == "Extensions" and message.extension_range):
+                    return (
+                        f"the library that reads data keeps the name `{field.name}` for itself: give field"
+                        f" {field.number} of `{message.name[:100]}` another one, and `json_name` if JSON has to keep it"
+                    )
+            if any(isinstance(cast("object", name), bytes) for name in message.reserved_name):
+                return f"a reserved name of `{message.name[:100]}` is not UTF-8"
+        for enum in enums:
+            if any(isinstance(cast("object", name), bytes) for name in enum.reserved_name):
+                return f"a reserved name of `{enum.name[:100]}` is not UTF-8"
     return ""
 
 

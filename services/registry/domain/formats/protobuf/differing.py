@@ -89,6 +89,8 @@ def _difference(backward: Change | None, forward: Change | None) -> Difference:
 
 
 def _verdict(change: Change | None) -> Verdict:
+    if change is not None and change.rule == kinds.NOT_DECIDED:
+        return Verdict.UNDECIDED
     return Verdict.COMPATIBLE if change is None or change.fine else Verdict.INCOMPATIBLE
 
 

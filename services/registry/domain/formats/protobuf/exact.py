@@ -8,9 +8,11 @@ until refuted (the greatest fixpoint). What may be a fault is shown by a message
 
 Harmless by proof: fields that only one side has, since the other keeps them as unknown or has them unset; packed or
 expanded lists, since parsers accept both; names of types and of the package, which no data carries but that of Any,
-names of extensions in JSON, and names of messages that are sent on their own; widening within one encoding (int32 to
-int64, uint32 to uint64 or int64, sint32 to sint64) and numbers read as an open enum; a single field of implicit
-presence read as one with presence, since what is not set reads as zero in both.
+names of extensions in JSON, names of messages that are sent on their own, and names that JSON has a form of its own
+for (google.protobuf.Timestamp and the like); widening within one encoding (int32 to int64, uint32 to uint64 or int64,
+sint32 to sint64) and numbers read as an open enum; a single field of implicit presence read as one with presence, since
+what is not set reads as zero in both. Strings are UTF-8, also where no parser looks: other data breaks the writer's own
+schema, as `data` has it.
 
 A pair of schemas does not tell which is older: the reader's lack of a field is its addition by the writer or its
 removal by the reader, and a number that one side reserves is a proper removal or a reuse. In data of this writer both
@@ -21,11 +23,12 @@ version that used it (levels with _TRANSITIVE). What an Any holds is compared no
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, islice
 from typing import Final, TypeAlias
 
+from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 
 from services.registry.domain.evolution.report import Finding, Verdict, Witness
@@ -63,6 +66,9 @@ STEPS_MAX: Final = 5_000_000
 STEPS_PER_TRY: Final = 400
 """What one message costs beside its fields."""
 
+STEPS_PER_REQUIRED_FIELD: Final = 25
+"""What a required field costs that is set and read for one message."""
+
 TRIES_PER_FAULT_MAX: Final = 48
 
 CASES_MAX: Final = 20
@@ -70,6 +76,9 @@ CASES_MAX: Final = 20
 
 WIDENED: Final = frozenset({("int32", "int64"), ("uint32", "uint64"), ("uint32", "int64"), ("sint32", "sint64")})
 """Writer's and reader's scalars where every value of the one is the same value of the other, in binary and JSON."""
+
+SETTINGS_PER_PAIR: Final = 3
+"""Ways to set two fields together that are tried."""
 
 Way: TypeAlias = tuple[FieldDescriptor, ...]
 
@@ -172,7 +181,7 @@ class _Comparison:
         """A suspicion with its witness, or the finding that there is none."""
         cost = STEPS_PER_TRY + len(place.writer.fields) + len(place.reader.fields)
         for settings in islice(suspicion.settings, TRIES_PER_FAULT_MAX):
-            if self._steps > STEPS_MAX:
+            if self._steps + STEPS_PER_REQUIRED_FIELD * self._maker.completed > STEPS_MAX:
                 break
             self._steps += cost
             try:
@@ -198,6 +207,7 @@ class _Comparison:
         if reading.same_well_known(place.reader, place.writer):
             return
         known, written = self._reader.fields(place.reader), self._writer.fields(place.writer)
+        yield from self._own_forms(place, written)
         names = Names(self._reader, place.reader)
         paths = self._reader.path(place.reader), self._writer.path(place.writer)
         if _is_message_set(place.reader) != _is_message_set(place.writer):
@@ -219,6 +229,20 @@ class _Comparison:
             else:
                 yield from self._unknown(place, names, field)
 
+    def _own_forms(self, place: Place, written: Mapping[int, FieldDescriptor]) -> Iterator[Suspicion]:
+        """A type that is called like a well-known one, which JSON writes in a form of its own, whoever defines it."""
+        types = place.reader, place.writer
+        if all(one.full_name not in reading.SPECIAL for one in types) or _defined_alike(*types):
+            return
+        yield Suspicion(
+            "MESSAGE_FORM_CHANGED",
+            f"JSON writes `{types[0].full_name}` or `{types[1].full_name}` in a form of its own, and they differ",
+            "keep the message as it was, and out of the package google.protobuf",
+            self._reader.path(place.reader),
+            self._writer.path(place.writer),
+            (setting for field in written.values() for setting in self._maker.settings(field)),
+        )
+
     def _merged(
         self, place: Place, known: dict[int, FieldDescriptor], written: dict[int, FieldDescriptor]
     ) -> Iterator[Suspicion]:
@@ -238,17 +262,19 @@ class _Comparison:
                     "keep the fields outside of the oneof",
                     f"{self._reader.path(place.reader)}/oneofs/{oneof.name}",
                     self._writer.path(place.writer),
-                    (one + other for pair in pairs for one, other in [self._first_settings(pair)]),
+                    ([*one, *other] for pair in pairs for one, other in self._together(pair)),
                 )
 
-    def _first_settings(self, pair: Sequence[FieldDescriptor]) -> list[list[Setting]]:
-        return [list(next(self._maker.settings(field))) for field in pair]
+    def _together(self, pair: Sequence[FieldDescriptor]) -> Iterator[tuple[Sequence[Setting], Sequence[Setting]]]:
+        """Ways to set two fields; more than one, since a first value may be what is not written at all."""
+        one, other = (self._maker.settings(field) for field in pair)
+        return islice(zip(one, other, strict=False), SETTINGS_PER_PAIR)
 
     def _unknown(self, place: Place, names: Names, field: FieldDescriptor) -> Iterator[Suspicion]:
         """A field that the reader does not have by its number."""
         path, around = self._writer.path(field), self._reader.path(place.reader)
         settings = self._maker.settings(field)
-        other = names.taken_for(json_key(field))
+        other = names.taken_for(json_key(field)) or self._called_alike(place, field)
         if other is not None:
             yield Suspicion(
                 "FIELD_NAME_REUSED",
@@ -277,6 +303,17 @@ class _Comparison:
                 path,
                 settings,
             )
+
+    def _called_alike(self, place: Place, field: FieldDescriptor) -> FieldDescriptor | None:
+        """The reader's extension that the library takes a member of JSON for, be it one of another message."""
+        if not field.is_extension or not place.reader.is_extendable:
+            return None
+        for name in (field.full_name, field.full_name.rpartition(".")[0]):  # What it is in sets of messages.
+            try:
+                return self._reader.pool.FindExtensionByName(name)
+            except KeyError:
+                continue
+        return None
 
     def _lost_case(self, place: Place, field: FieldDescriptor) -> bool:
         """See reading.lost_case. Asked for once for each oneof, since it may have thousands of fields."""
@@ -474,6 +511,14 @@ def _widened(reader: FieldDescriptor, writer: FieldDescriptor) -> bool:
 
 def _is_null(enum: EnumDescriptor) -> bool:
     return bool(enum.full_name == "google.protobuf.NullValue")
+
+
+def _defined_alike(one: Descriptor, other: Descriptor) -> bool:
+    """Whether two messages have one full name and one definition."""
+    protos = descriptor_pb2.DescriptorProto(), descriptor_pb2.DescriptorProto()
+    for message, proto in zip((one, other), protos, strict=True):
+        message.CopyToProto(proto)
+    return one.full_name == other.full_name and protos[0] == protos[1]
 
 
 def _is_message_set(message: Descriptor) -> bool:

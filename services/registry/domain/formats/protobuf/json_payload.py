@@ -2,6 +2,8 @@
 
 The library reads first: what it accepts with every field known is right. It stops at the first fault, so what it
 refuses is walked over here for the places; whether a value suits a field it decides itself, one value at a time.
+So what it lets pass passes here, even where parsers of other languages may refuse it: strings of digits of other
+scripts or with `_` between them as numbers, and characters that are none of base64 within bytes, which it skips.
 
 Source: protobuf.dev, "ProtoJSON Format".
 """
@@ -30,6 +32,12 @@ DEPTH_MAX: Final = 100
 """Messages within messages: what the library reads by default."""
 
 ENUM_NAMES_MAX: Final = 20
+
+NEAR_NAMES_MAX: Final = 500
+"""Fields among which the one that was probably meant is looked for."""
+
+ITEMS_PER_TRY: Final = 1_000
+"""Items of a list that the library is asked about together, before it is asked about each."""
 
 _INTEGERS: Final = {
     "int32": (-(1 << 31), 1 << 31),
@@ -159,7 +167,8 @@ class JsonValidator:
             ):
                 yield "unknown", way, place.schema_path, f"`{name}` takes no extensions"
             return
-        near = difflib.get_close_matches(key[:100], [field.json_name for field in place.message.fields], n=1)
+        names = [field.json_name for field in place.message.fields[:NEAR_NAMES_MAX]]
+        near = difflib.get_close_matches(key[:100], names, n=1)
         hint = f"; did you mean `{near[0]}`?" if near else ""
         yield "unknown", way, place.schema_path, f"is no field of `{name}`{hint}"
 
@@ -173,16 +182,24 @@ class JsonValidator:
             if not isinstance(value, list):
                 yield "type", place.way, place.schema_path, f"must be an array of {type_name(field)}"
                 return
-            for index, one in enumerate(value):
+            yield from self._items(field, value, place, below)
+        elif is_message(field):
+            below.append(Place(body(field), value, place.way, place.depth + 1, place.schema_path))
+        elif not self._suits(field, place.message, value):
+            yield "type", place.way, place.schema_path, f"must be {_expected(field)}"
+
+    def _items(self, field: FieldDescriptor, items: list[Data], place: Place, below: list[Place]) -> Iterator[Fault]:
+        """What is wrong with the items of a repeated field."""
+        for start in range(0, len(items), ITEMS_PER_TRY):
+            part = items[start : start + ITEMS_PER_TRY]
+            if not is_message(field) and self._suits(field, place.message, part):
+                continue
+            for index, one in enumerate(part, start):
                 way: Way = (place.way, index)
                 if is_message(field) and (one is not None or _takes_null(field)):
                     below.append(Place(body(field), one, way, place.depth + 1, place.schema_path))
                 elif not self._suits(field, place.message, [one]):
                     yield "type", way, place.schema_path, f"must be {_expected(field)}"
-        elif is_message(field):
-            below.append(Place(body(field), value, place.way, place.depth + 1, place.schema_path))
-        elif not self._suits(field, place.message, value):
-            yield "type", place.way, place.schema_path, f"must be {_expected(field)}"
 
     def _map(self, field: FieldDescriptor, value: Data, place: Place, below: list[Place]) -> Iterator[Fault]:
         """What is wrong with the entries of a map field."""

@@ -21,10 +21,11 @@ from services.registry.domain.formats.protobuf import (
     source_text,
 )
 from services.registry.domain.formats.protobuf.compiling import Compiled, Compiler, Fault, Files
-from services.registry.domain.formats.protobuf.schema import Schema, load
+from services.registry.domain.formats.protobuf.schema import Schema, is_costly, load
 from services.registry.domain.formats.protobuf.source_text import invalid, invalid_reference
 from services.registry.domain.model import Format
 
+_CLASH: Final = "is already defined in file"
 _MISSING: Final = re.compile(r'Import "(?P<name>.*)" was not found or had errors\.')
 
 
@@ -62,9 +63,9 @@ class Protobuf:
             raise _refused(compiled, files)
         unpacked = descriptors.FileDescriptorSet.FromString(compiled.descriptor_set)
         root = unpacked.file[-1]
-        beyond = descriptors.beyond_limits(unpacked.file)
-        if beyond:
-            raise invalid(beyond)
+        fault = descriptors.beyond_limits(unpacked.file) or descriptors.unusable_name(unpacked.file)
+        if fault:
+            raise invalid(fault)
         annotations = descriptors.comments(root)
         for file in unpacked.file:
             file.ClearField("source_code_info")
@@ -80,6 +81,7 @@ class Protobuf:
             semantic_body=canonical.semantic_form(schema),
             annotations=annotations,
             sources=dict(sources),
+            explosive=is_costly(schema),
             descriptor_set=packed,
             remarks=tuple(lint.remarks(schema, compiled.faults)),
         )
@@ -124,6 +126,10 @@ def _refused(compiled: Compiled, files: Files) -> Exception:
         known = missing is not None and (missing["name"] in files.texts or missing["name"] in files.descriptors)
         if missing is None or known:
             continue
+        there = (one for one in compiled.faults if one.file == missing["name"])
+        cause = next((one for one in there if _CLASH in one.message), None)
+        if cause is not None:  # One of the well-known types, with which a reference clashes.
+            return invalid(f'{_place(fault)}the import "{missing["name"][:200]}" has errors: {cause.message}')
         if fault.file == files.root:
             return invalid(*(_missing(one) for one in own))
         return invalid_reference(fault.file, _missing(fault))

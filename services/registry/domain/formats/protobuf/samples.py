@@ -58,10 +58,11 @@ class Impossible(Exception):
 
 
 class Maker:
-    """Makes messages of one schema, with every required field set."""
+    """Makes messages of one schema, with every required field set. completed: how many it has set for that."""
 
     def __init__(self, schema: Schema) -> None:
         self._schema = schema
+        self.completed = 0
 
     def message(self, kind: Descriptor, settings: Sequence[Setting] = ()) -> Message:
         """A message with these fields, and the required ones. Raises Impossible."""
@@ -128,6 +129,7 @@ class Maker:
                 if not field.is_required or item.HasField(field.name):
                     continue
                 count += 1
+                self.completed += 1
                 if depth == REQUIRED_DEPTH_MAX or count > REQUIRED_FIELDS_MAX:
                     raise Impossible
                 if is_message(field):

@@ -31,6 +31,10 @@ from services.registry.domain.formats.protobuf import descriptors
 KEPT_BYTES_MAX: Final = 8 << 20
 """Serialized descriptors of which one process keeps the pools: some hundreds of schemas of usual size."""
 
+HELD_FIELDS_MAX: Final = 128
+"""Fields of a message that others hold. 64 KiB of data may hold 32 768 empty ones: with more fields that is more than
+some 30 MB, or a second for JSON."""
+
 Item: TypeAlias = Descriptor | EnumDescriptor | FieldDescriptor | EnumValueDescriptor
 
 
@@ -170,6 +174,26 @@ def _load(descriptor_set: bytes) -> Schema:
             optional |= {f"{name}.{field.name}" for field in message.field if field.proto3_optional}
             waiting += [(name, inner) for inner in message.nested_type]
     return Schema(files, pool, frozenset(optional), len(descriptor_set), {})
+
+
+def is_costly(schema: Schema) -> bool:
+    """Whether data of a few bytes may take much memory and time: messages within messages that have many fields.
+
+    The library lays out every field of a message that stands in two bytes of data, and looks at each of them for two
+    characters of JSON.
+    """
+    messages = list(schema.all_messages())
+    seen = {message.full_name for message in messages}
+    while messages:
+        for field in schema.fields(messages.pop()).values():
+            if is_message(field):
+                held = body(field)
+                if len(held.fields) > HELD_FIELDS_MAX:
+                    return True
+                if held.full_name not in seen:
+                    seen.add(held.full_name)
+                    messages.append(held)
+    return False
 
 
 def nested(message: Descriptor) -> list[Descriptor]:

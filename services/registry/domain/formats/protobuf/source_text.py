@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -21,6 +22,9 @@ of nested brackets in an option's value."""
 
 PATH_PART_BYTES_MAX: Final = 255
 """Bytes between two slashes of an import path: what file systems take (NAME_MAX of Linux, limits.h)."""
+
+PATH_BYTES_MAX: Final = 2_048
+"""Bytes of an import path: with those of the folder before it, less than file systems take (PATH_MAX, limits.h)."""
 
 WELL_KNOWN: Final = "google/protobuf/"
 
@@ -64,13 +68,11 @@ def invalid_reference(name: str, fault: str) -> InvalidSchema:
 
 
 def _free_name(schema_text: str, sources: Mapping[str, str]) -> str:
-    """A name for the text that nothing else has or imports."""
-    number = 0
-    while True:
-        name = f"schema{number or ''}.proto"
-        if name not in sources and not any(name in text for text in (schema_text, *sources.values())):
-            return name
-        number += 1
+    """A name for the text that nothing else has or imports: it depends on all of them, so none can hold it."""
+    digest = hashlib.sha256()
+    for part in (schema_text, *sources, *sources.values()):
+        digest.update(part.encode("utf-8", "surrogatepass"))
+    return f"schema-{digest.hexdigest()}.proto"
 
 
 def _name_fault(name: str, sources: Mapping[str, str]) -> str:
@@ -83,6 +85,8 @@ def _name_fault(name: str, sources: Mapping[str, str]) -> str:
     try:
         if any(len(part.encode("utf-8")) > PATH_PART_BYTES_MAX for part in parts):
             return f"between two slashes of an import path there are at most {PATH_PART_BYTES_MAX} bytes"
+        if len(name.encode("utf-8")) > PATH_BYTES_MAX:
+            return f"an import path has at most {PATH_BYTES_MAX} bytes"
     except UnicodeEncodeError:
         return "it holds half of a surrogate pair, which no path can hold"
     if name.startswith(WELL_KNOWN):

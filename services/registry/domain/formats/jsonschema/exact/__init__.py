@@ -12,7 +12,9 @@ by counted steps, so the same pair always gets the same verdict.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, TypeAlias
+
+from cachetools import LRUCache
 
 from services.registry.domain.evolution.policy import Rules
 from services.registry.domain.evolution.report import Finding
@@ -36,6 +38,13 @@ APART_DEPTH_MAX: Final = 16
 ROUNDS_MAX: Final = 4
 """How often a proof is tried again with what the library has shown of its gaps."""
 
+CHARACTERS_KEPT_MAX: Final = 1 << 20
+"""Of the texts whose documents a worker keeps: comparing one schema with a hundred versions reads it once."""
+
+_Key: TypeAlias = tuple[str, tuple[tuple[str, str], ...], str, bool]
+
+_documents: LRUCache[_Key, Document] = LRUCache(CHARACTERS_KEPT_MAX, getsizeof=lambda document: document.characters)
+
 __all__ = ["findings"]
 
 
@@ -45,27 +54,30 @@ def findings(reader: Parsed, writer: Parsed, rules: Rules) -> Iterator[Finding]:
     Nothing when it is proved that it accepts everything. At most FINDINGS_MAX, INCOMPATIBLE with a witness each; or one
     that is UNDECIDED. May take seconds of CPU on hostile schemas, so it is called in a worker process.
     """
-    yield from _Comparison(reader, writer, rules, assert_formats=False).findings()
+    yield from _Comparison(reader, writer, rules).findings()
 
 
 class _Comparison:
     """One reader and one writer."""
 
-    def __init__(self, reader: Parsed, writer: Parsed, rules: Rules, *, assert_formats: bool) -> None:
+    def __init__(self, reader: Parsed, writer: Parsed, rules: Rules) -> None:
         self._parsed = reader, writer
         self._rules = rules
-        self._formats = assert_formats
 
     def findings(self) -> Iterator[Finding]:
         """See `findings`."""
         one, other = self._parsed
         if one.semantic_body == other.semantic_body and one.sources == other.sources and one.dialect == other.dialect:
             return
-        self._prepare()
+        documents = [_taken(parsed, assert_formats=self._rules.assert_formats) for parsed in self._parsed]
+        self._prepare(*documents)
         try:
-            yield from [*self._found()]
+            found = [*self._found()]
         except RecursionError:  # The limits of depth count schemas, not frames, and the caller's stack is not ours.
-            yield wording.undecided(Gap(self._reader, "", self._context, ()), self._rules)
+            found = [wording.undecided(Gap(self._reader, "", self._context, ()), self._rules)]
+        for parsed, document in zip(self._parsed, documents, strict=True):
+            _put_back(parsed, document)
+        yield from found
 
     def _found(self) -> Iterator[Finding]:
         if self._proof.holds(self._reader, self._context):
@@ -80,13 +92,12 @@ class _Comparison:
         if not found and not self._proved_whole(gaps):
             witness = self._search.anywhere(self._reader, self._context)
             if witness is not None:
-                yield wording.incompatible(witness, self._rules)
+                yield wording.incompatible(witness)
             else:
                 yield wording.undecided(gaps[0], self._rules)
 
-    def _prepare(self) -> None:
-        reader, writer = (Document(parsed, assert_formats=self._formats) for parsed in self._parsed)
-        self._judge = Judge(*self._parsed, self._rules, (reader.root, writer.root), formats=self._formats)
+    def _prepare(self, reader: Document, writer: Document) -> None:
+        self._judge = Judge(*self._parsed, self._rules, (reader.root, writer.root))
         self._reader = Filling().relaxed(reader.root) if self._rules.reader_fills_defaults else reader.root
         root = Closing(writer).closed(writer.root) if self._rules.declared_properties_only else writer.root
         self._context = Context((root,))
@@ -128,7 +139,7 @@ class _Comparison:
             place = tuple(map(str, found.errors[0].schema_path))
             if place not in places:
                 places.add(place)
-                yield wording.incompatible(found, self._rules)
+                yield wording.incompatible(found)
             if len(places) == FINDINGS_MAX:
                 return
 
@@ -149,3 +160,21 @@ class _Comparison:
                         return True
                     break
         return False
+
+
+def _key(parsed: Parsed, *, assert_formats: bool) -> _Key:
+    return parsed.text, tuple(parsed.sources.items()), parsed.dialect, assert_formats
+
+
+def _taken(parsed: Parsed, *, assert_formats: bool) -> Document:
+    """The document of a schema for one comparison alone, which gives it back."""
+    document = _documents.pop(_key(parsed, assert_formats=assert_formats), None)
+    return Document(parsed, assert_formats=assert_formats) if document is None else document
+
+
+def _put_back(parsed: Parsed, document: Document) -> None:
+    """Keeps a document for the next comparison with the same schema, unless it is very large."""
+    key = _key(parsed, assert_formats=document.assert_formats)
+    document.forget()
+    if document.characters <= CHARACTERS_KEPT_MAX:
+        _documents[key] = document

@@ -56,7 +56,8 @@ class Apart:
         found = self._pairs.get((one, other))
         if found is None:
             found = self._is_empty(Context((one, other)), DEPTH_MAX) or self._asked(one, Context((other,)))
-            self._pairs[one, other] = self._pairs[other, one] = found
+            if not self._nesting:  # Within a proof it may rest on a claim that is not shown in the end.
+                self._pairs[one, other] = self._pairs[other, one] = found
         return found
 
     def shown(self, node: Node, context: Context) -> bool:

@@ -12,7 +12,7 @@ from typing import Final
 
 from services.registry.domain.formats.jsonschema.exact.document import Node
 from services.registry.domain.formats.jsonschema.exact.shape import NUMBERS, Shape
-from services.registry.domain.formats.jsonschema.exact.values import Value, exact, key, kind, matches
+from services.registry.domain.formats.jsonschema.exact.values import Value, exact, follows, key, kind, matches
 
 STEPS_MAX: Final = 60_000
 """Of one comparison: a schema applied to a value is one step."""
@@ -68,12 +68,11 @@ class Checker:
         if shape.values is not None and key(value) not in {key(item) for item in shape.values}:
             return False
         if isinstance(value, str):
-            if shape.format is not None:
-                raise Unknown
             return (
                 shape.min_length <= len(value)
                 and (shape.max_length is None or len(value) <= shape.max_length)
                 and (shape.pattern is None or matches(shape.pattern, value))
+                and (shape.format is None or follows(shape.format, value))
             )
         if kind(value) in NUMBERS and isinstance(value, int | float | Decimal):
             return _is_number_valid(shape, value)

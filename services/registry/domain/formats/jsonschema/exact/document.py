@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from typing import Final
-from urllib.parse import unquote, urldefrag, urljoin
+from urllib.parse import unquote, urldefrag
 
 from services.registry.domain.formats import Parsed, json_text
 from services.registry.domain.formats.json_text import Json
+from services.registry.domain.formats.jsonschema import cost
 from services.registry.domain.formats.jsonschema.exact.shape import (
     BLANK,
     INTEGER,
@@ -22,9 +24,11 @@ from services.registry.domain.formats.jsonschema.exact.shape import (
     Limit,
     Number,
     Shape,
+    TextFormat,
     asserted,
 )
-from services.registry.domain.formats.jsonschema.keywords import walk
+from services.registry.domain.formats.jsonschema.exact.values import text_format
+from services.registry.domain.formats.jsonschema.keywords import pointer, walk
 from services.registry.domain.model import Format
 
 DRAFT_YEARS: Final[Mapping[str, int]] = {
@@ -40,7 +44,9 @@ EXPONENT_MAX: Final = 1000
 COUNT_MAX: Final = 1 << 53
 """Lengths in a schema beyond this are not modelled."""
 
+_SORTED = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 _REFERENCE = re.compile(r'"\$ref":("(?:[^"\\]|\\.)*")')
+_LISTED = re.compile(r'"(?:enum|const)":')
 _TANGLE = re.compile(r'"(?:\$anchor|\$dynamicAnchor|\$recursiveAnchor|\$dynamicRef|\$recursiveRef)"\s*:')
 _EMBEDDED = re.compile(r'"(?:\$id|id|\$schema)":"[^#]')
 _IDENTIFIER = re.compile(r'"(?:\$id|id|\$schema)"\s*:\s*"')
@@ -64,7 +70,7 @@ class Resource:
         """One text for all equal values of this resource."""
         if self._exact_numbers:
             return json_text.canonical(value)
-        return json.dumps(value, sort_keys=True, separators=(",", ":"))
+        return _SORTED.encode(value)
 
 
 class Node:
@@ -74,7 +80,7 @@ class Node:
     """
 
     __slots__ = (
-        *("_make", "_outline", "_parts", "_references", "_shape"),
+        *("_letters", "_make", "_outline", "_parts", "_references", "_shape"),
         *("document", "origin", "path", "raw", "resource"),
     )
 
@@ -89,6 +95,7 @@ class Node:
         self._make = make
         self._shape: Shape | None = None
         self._parts: list[str] | None = None
+        self._letters: str | None = None
         self._outline: str | None = None
         self._references: tuple[str, ...] | None = None
 
@@ -112,6 +119,13 @@ class Node:
         return self._parts
 
     @property
+    def letters(self) -> str:
+        """A text that is the same for two schemas only when they are equal; members in another order differ."""
+        if self._letters is None:
+            self._letters = repr(self.raw)
+        return self._letters
+
+    @property
     def outline(self) -> str:
         """The schema's text without what its references say; one for equal schemas."""
         if self._outline is None:
@@ -133,39 +147,55 @@ class Node:
 
     def _outlined(self) -> None:
         text = self.resource.text(self.raw)
-        self._references = tuple(json.loads(match[1]) for match in _REFERENCE.finditer(text))
-        self._outline = _REFERENCE.sub('"$ref":', text)
+        found = _REFERENCE.findall(text)
+        if found and _LISTED.search(text) and len(found) > sum(1 for _ in _referring(self.raw)):
+            # Something among the values of `enum` or `const` looks like a reference: there it is a value.
+            stripped = copy.deepcopy(self.raw)
+            self._references = tuple(_taken(schema) for schema in _referring(stripped))
+            self._outline = self.resource.text(stripped)
+        else:
+            self._references = tuple(json.loads(match) for match in found)
+            self._outline = _REFERENCE.sub('"$ref":', text)
 
 
 class Document:
     """A parsed schema and its sources.
 
-    kept: nodes that follow from others, by what they say. compared: which nodes of others are the same.
-    tangled: it uses anchors, dynamic references, embedded resources or drafts, so that its references are not followed.
+    characters: of all its texts. kept: nodes that follow from others, by what they say. compared: which nodes of others
+    are the same. tangled: it uses anchors, dynamic references, embedded resources or drafts, so that its references are
+    not followed.
     """
 
     def __init__(self, parsed: Parsed, *, assert_formats: bool = False) -> None:
         self.assert_formats = assert_formats
         self.draft = DRAFT_YEARS[parsed.dialect]
+        self.characters = len(parsed.text) + sum(map(len, parsed.sources.values()))
         root = json_text.read(parsed.text)
-        base = _identifier(root, self.draft)
+        self.dialect = parsed.dialect
+        base = urldefrag(cost.own_address(root, parsed.dialect))[0]
         self.tangled = _is_tangled(parsed.text, root)
         self._resources: dict[str, Resource] = {}
         own = Resource("", root, base, self.draft, exact_numbers=_has_exact(parsed.text))
         for name, text in parsed.sources.items():
             value = json_text.read(text)
-            address = urljoin(base, name)
+            address = cost.resolved(base, name)
             draft = self._draft_of(value)
-            inner = urldefrag(urljoin(address, _identifier(value, draft)))[0]
+            inner = urldefrag(cost.resolved(urldefrag(address)[0], cost.own_address(value, parsed.dialect)))[0]
             resource = Resource(name, value, inner or address, draft, exact_numbers=_has_exact(text))
             self.tangled = self.tangled or _is_tangled(text, value) or draft != self.draft
-            for key in (name, address, inner):
-                self._resources.setdefault(key, resource)
-        self._resources[urldefrag(base)[0]] = self._resources[""] = own
+            for key in {name, address, inner} - {""}:
+                # Which of two that go by one name the library takes is not for us to say.
+                self.tangled = self.tangled or self._resources.setdefault(key, resource) is not resource
+        self._resources[base] = self._resources[""] = own
         self._nodes: dict[tuple[str, str], Node] = {}
         self.compared: dict[tuple[Node, Node], bool] = {}
         self.kept: dict[tuple[Node, str], Node] = {}
         self.root = self.node(own, root, "")
+
+    def forget(self) -> None:
+        """Makes it as new for another comparison: only what its texts say is kept."""
+        self.compared = {}
+        self.kept = {}
 
     @classmethod
     def of(cls, schema: dict[str, Json]) -> Document:
@@ -192,7 +222,7 @@ class Document:
         if self.tangled:
             return None
         try:
-            address, fragment = urldefrag(reference if reference.startswith("#") else urljoin(resource.base, reference))
+            address, fragment = urldefrag(cost.resolved(resource.base, reference))
         except ValueError:
             return None
         found = resource if reference.startswith("#") else self._resources.get(address)
@@ -239,7 +269,11 @@ def _are_same(one: Node, other: Node, seen: dict[tuple[Node, Node], None]) -> bo
         seen[one, other] = None
         if one.raw is None or other.raw is None or one.resource.draft != other.resource.draft:
             return False
-        if one.document.tangled or other.document.tangled or one.outline != other.outline:
+        if one.document.tangled or other.document.tangled:
+            return False
+        if one.letters == other.letters and "$ref" not in one.letters:
+            continue
+        if one.outline != other.outline:
             return False
         if one.references and (one.path or other.path) and _EMBEDDED.search(one.outline):
             return False  # What looks like an identifier may change where the references lead.
@@ -252,20 +286,29 @@ def _are_same(one: Node, other: Node, seen: dict[tuple[Node, Node], None]) -> bo
     return True
 
 
+def _referring(value: Json) -> Iterator[dict[str, Json]]:
+    """The schemas with a `$ref` in a schema, in one order for all equal texts."""
+    found = [(path, schema) for path, schema in walk(value) if isinstance(schema.get("$ref"), str)]
+    yield from (schema for _, schema in sorted(found, key=lambda item: json_text.pointer(item[0])))
+
+
+def _taken(schema: dict[str, Json]) -> str:
+    """The reference of a schema, which is emptied."""
+    reference, schema["$ref"] = str(schema["$ref"]), None
+    return reference
+
+
 def _has_exact(text: str) -> bool:
     return re.search(r"\d[.eE]", text) is not None
 
 
-def _identifier(root: Json, draft: int) -> str:
-    own = root.get("id" if draft == 4 else "$id", "") if isinstance(root, dict) else ""
-    return own if isinstance(own, str) else ""
-
-
 def _is_tangled(text: str, root: Json) -> bool:
     """Whether a `$ref` in the text may mean something else than a pointer into its own document."""
-    if _TANGLE.search(text) or "\\u0024" in text:
+    if "\\u00" in text:  # A letter of a keyword may be written as an escape.
+        text = json.dumps(root, default=str)
+    if _TANGLE.search(text):
         return True
-    own = sum(name in root for name in ("$id", "id", "$schema")) if isinstance(root, dict) else 0
+    own = sum(isinstance(root.get(name), str) for name in ("$id", "id", "$schema")) if isinstance(root, dict) else 0
     if len(_IDENTIFIER.findall(text)) <= own:
         return False
     for path, schema in walk(root):
@@ -296,7 +339,7 @@ class _Reading:
     def child(self, value: Json, *steps: str | int) -> Node:
         if not isinstance(value, dict | bool):
             raise Malformed
-        return self.node.document.node(self.node.resource, value, self.node.path + json_text.pointer(steps))
+        return self.node.document.node(self.node.resource, value, self.node.path + pointer(steps))
 
     def schema(self, keyword: str, *, since: int = 4) -> Node | None:
         if keyword not in self.raw or self.draft < since:
@@ -307,7 +350,7 @@ class _Reading:
         if keyword not in self.raw or self.draft < since:
             return ()
         value = self.raw[keyword]
-        if not isinstance(value, list):
+        if not isinstance(value, list) or (not value and keyword in {"anyOf", "oneOf"}):
             raise Malformed
         return tuple(self.child(item, keyword, index) for index, item in enumerate(value))
 
@@ -334,6 +377,12 @@ class _Reading:
             raise Malformed
         return int(exact) if exact == exact.to_integral_value() else exact
 
+    def divisor(self) -> Number | None:
+        value = self.number("multipleOf")
+        if value is not None and value <= 0:
+            raise Malformed
+        return value
+
     def count(self, keyword: str, *, since: int = 4) -> int | None:
         value = self.number(keyword) if self.draft >= since else None
         if value is None:
@@ -347,6 +396,12 @@ class _Reading:
         if value is not None and not isinstance(value, str):
             raise Malformed
         return value
+
+    def format(self) -> TextFormat | None:
+        """None where formats are not asserted, and for one that the draft does not know."""
+        name = self.text("format")
+        document = self.node.document
+        return text_format(document.dialect, name) if name is not None and document.assert_formats else None
 
     def strings(self, value: Json) -> frozenset[str]:
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
@@ -467,7 +522,7 @@ def _read_numbers(reading: _Reading) -> dict[str, object]:
     return {
         "minimum": reading.bound("minimum", "exclusiveMinimum", lower=True),
         "maximum": reading.bound("maximum", "exclusiveMaximum", lower=False),
-        "multiple": reading.number("multipleOf"),
+        "multiple": reading.divisor(),
     }
 
 
@@ -476,7 +531,7 @@ def _read_texts(reading: _Reading) -> dict[str, object]:
         "min_length": reading.count("minLength") or 0,
         "max_length": reading.count("maxLength"),
         "pattern": reading.text("pattern"),
-        "format": reading.text("format") if reading.node.document.assert_formats else None,
+        "format": reading.format(),
     }
 
 

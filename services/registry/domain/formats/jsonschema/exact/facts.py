@@ -19,6 +19,7 @@ from services.registry.domain.formats.jsonschema.exact.shape import (
     NUMBERS,
     Limit,
     Shape,
+    TextFormat,
 )
 from services.registry.domain.formats.jsonschema.exact.values import exact, key, kind
 
@@ -98,7 +99,10 @@ class Other:
 
 @dataclass
 class Facts:
-    """The joined assertions. values: None unless the data is known to be one of few. is_empty: nothing is left."""
+    """The joined assertions. values: None unless the data is known to be one of few. is_empty: nothing is left.
+
+    followed: what `member` has found, once `members` is complete.
+    """
 
     kinds: frozenset[str] = KINDS
     values: tuple[Json, ...] | None = None
@@ -108,7 +112,7 @@ class Facts:
     min_length: int = 0
     max_length: int | None = None
     texts: set[str] = field(default_factory=set)
-    formats: set[str] = field(default_factory=set)
+    formats: set[TextFormat] = field(default_factory=set)
     min_items: int = 0
     max_items: int | None = None
     unique: bool = False
@@ -118,6 +122,7 @@ class Facts:
     shapes: list[tuple[Node, Shape]] = field(default_factory=list)
     splits: list[Split] = field(default_factory=list)
     members: list[Shape] = field(default_factory=list)
+    followed: dict[str, list[Node]] = field(default_factory=dict)
     is_empty: bool = False
 
     @cached_property
@@ -146,9 +151,10 @@ class Facts:
         """Whether there surely is no member of that name."""
         if any(node.is_never for node in self.member(name)):
             return True
+        about = [shape.names for _, shape in self.shapes if shape.names is not None]
         checker = Checker(NAME_STEPS_MAX)
         try:
-            return any(not checker.is_valid(shape.names, name) for _, shape in self.shapes if shape.names is not None)
+            return any(not checker.is_valid(node, name) for node in about)
         except Unknown:
             return False
 
@@ -161,8 +167,10 @@ class Facts:
 
     def member(self, name: str) -> list[Node]:
         """The schemas that a member of that name follows, if it is there."""
-        found = [node for shape in self.members for node in members(shape, name)]
-        return list(dict.fromkeys(found))
+        found = self.followed.get(name)
+        if found is None:
+            found = self.followed[name] = [*{node: None for shape in self.members for node in members(shape, name)}]
+        return found
 
     def item(self, index: int) -> list[Node]:
         """The schemas that an item at an index follows, if it is there."""

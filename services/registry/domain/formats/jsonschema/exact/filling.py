@@ -12,7 +12,6 @@ in.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Final
 
 from services.registry.domain.formats.json_data import Data
 from services.registry.domain.formats.json_text import Json
@@ -20,8 +19,6 @@ from services.registry.domain.formats.jsonschema.exact.check import Checker, Unk
 from services.registry.domain.formats.jsonschema.exact.document import Node
 from services.registry.domain.formats.jsonschema.exact.shape import Shape
 from services.registry.domain.formats.jsonschema.exact.values import data
-
-REFERENCES_MAX: Final = 20
 
 
 class Filling:
@@ -58,9 +55,7 @@ class Filling:
     def filled(self, node: Node, value: Data) -> Data:
         """The instance with the defaults filled in. node: of the reader's own schema, not a relaxed one."""
         shape = node.shape
-        for _ in range(REFERENCES_MAX):
-            if shape.ref is None or shape != Shape(ref=shape.ref):
-                break
+        while shape.ref is not None and shape == Shape(ref=shape.ref):  # No schema refers to itself in place.
             shape = shape.ref.shape
         if not _is_simple(shape):
             return value

@@ -18,7 +18,14 @@ from services.registry.domain.formats.jsonschema.exact.check import Checker, Unk
 from services.registry.domain.formats.jsonschema.exact.document import Node
 from services.registry.domain.formats.jsonschema.exact.facts import Context, Facts, facts
 from services.registry.domain.formats.jsonschema.exact.proof import Step, Unnamed
-from services.registry.domain.formats.jsonschema.exact.shape import FRACTION, NUMBERS, Limit, Number, in_place
+from services.registry.domain.formats.jsonschema.exact.shape import (
+    FRACTION,
+    NUMBERS,
+    Limit,
+    Number,
+    TextFormat,
+    in_place,
+)
 from services.registry.domain.formats.jsonschema.exact.values import data, exact, key, kind, matches
 
 DEPTH_MAX: Final = 12
@@ -52,6 +59,7 @@ class Hints:
     lengths: dict[int, None] = field(default_factory=dict)
     names: dict[str, None] = field(default_factory=dict)
     patterns: dict[str, None] = field(default_factory=dict)
+    formats: dict[TextFormat, None] = field(default_factory=dict)
     spelled: bool = False
 
     @classmethod
@@ -82,17 +90,16 @@ class Hints:
                 self.numbers[limit.value] = None
         if shape.multiple is not None:
             self.numbers[shape.multiple] = None
-        for length in (shape.min_length, shape.max_length, shape.min_items, shape.max_items, shape.min_contains):
-            if length is not None:
-                self.lengths[length] = None
-        for length in (shape.min_properties, shape.max_properties, shape.max_contains, len(shape.prefix)):
-            if length is not None:
-                self.lengths[length] = None
+        lengths = [shape.min_length, shape.max_length, shape.min_items, shape.max_items, shape.min_contains]
+        lengths += [shape.min_properties, shape.max_properties, shape.max_contains, len(shape.prefix)]
+        self.lengths |= dict.fromkeys(length for length in lengths if length is not None)
         for name in (*shape.properties, *sorted(shape.required), *shape.dependent, *shape.dependent_required):
             self.names[name] = None
         for pattern in (shape.pattern, *shape.patterns):
             if pattern is not None:
                 self.patterns[pattern] = None
+        if shape.format is not None:
+            self.formats[shape.format] = None
 
 
 class Generator:
@@ -378,6 +385,8 @@ def _strings(known: Facts, hints: Hints) -> Iterator[Data]:
     others = [text for pattern in hints.patterns for text in (*texts.failing(pattern), *texts.matching(pattern))]
     lengths = [known.min_length, *([] if known.max_length is None else [known.max_length]), *hints.lengths]
     near = [n for length in dict.fromkeys(lengths) for n in (length, length + 1, length - 1) if 0 <= n <= LENGTH_MAX]
+    formatted = {text for one in (*known.formats, *hints.formats) for text in texts.FORMATTED.get(one.name, ())}
+    others += [*sorted(formatted), *(texts.UNFORMATTED if hints.formats else ())]
     plain = [*matching, *others, "", "a", "0", *seeds, *(seed + "a" for seed in seeds[:3]), "A", " ", "é", "\n"]
     for text in plain:
         yield text

@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from itertools import islice
 from typing import Final
-from urllib.parse import urljoin
 
 import jsonschema_rs
 
 from llm_schema_registry.errors import InvalidField
 from services.registry.domain.evolution.policy import Rules
-from services.registry.domain.formats import Parsed, json_data
+from services.registry.domain.formats import Parsed, json_data, json_text
 from services.registry.domain.formats.json_data import Data
-from services.registry.domain.formats.json_text import Json
+from services.registry.domain.formats.jsonschema import compiling
 from services.registry.domain.formats.jsonschema.exact.check import Checker, Unknown
 from services.registry.domain.formats.jsonschema.exact.closing import Closing
 from services.registry.domain.formats.jsonschema.exact.document import Node
 from services.registry.domain.formats.jsonschema.exact.filling import Filling
-from services.registry.domain.formats.jsonschema.exact.values import PATTERNS
 
-DRAFTS: Final[Mapping[str, tuple[type[jsonschema_rs.Validator], int]]] = {
-    "http://json-schema.org/draft-04/schema": (jsonschema_rs.Draft4Validator, jsonschema_rs.Draft4),
-    "http://json-schema.org/draft-06/schema": (jsonschema_rs.Draft6Validator, jsonschema_rs.Draft6),
-    "http://json-schema.org/draft-07/schema": (jsonschema_rs.Draft7Validator, jsonschema_rs.Draft7),
-    "https://json-schema.org/draft/2019-09/schema": (jsonschema_rs.Draft201909Validator, jsonschema_rs.Draft201909),
-    "https://json-schema.org/draft/2020-12/schema": (jsonschema_rs.Draft202012Validator, jsonschema_rs.Draft202012),
-}
 ASKED_MAX: Final = 1_500
 """Instances judged in one comparison."""
 WITNESS_BYTES_MAX: Final = 64 << 10
@@ -37,13 +27,10 @@ ERRORS_MAX: Final = 20
 class Judge:
     """Says whether an instance is a witness."""
 
-    def __init__(
-        self, reader: Parsed, writer: Parsed, rules: Rules, nodes: tuple[Node, Node], *, formats: bool
-    ) -> None:
+    def __init__(self, reader: Parsed, writer: Parsed, rules: Rules, nodes: tuple[Node, Node]) -> None:
         self._parsed = reader, writer
         self._rules = rules
         self._reader_node, self._writer_node = nodes
-        self._formats = formats
         self._reader: jsonschema_rs.Validator | None = None
         self._writer: jsonschema_rs.Validator | None = None
         self._left = ASKED_MAX
@@ -62,11 +49,20 @@ class Judge:
             read = json_data.read(encoded, unique_names=True)
         except (ValueError, InvalidField):
             return None
-        self._writer = self._writer or compiled(self._parsed[1], assert_formats=self._formats)
+        self._writer = self._writer or self._compiled(self._parsed[1])
         if len(encoded) > WITNESS_BYTES_MAX or not self._writer.is_valid(read):
             return None
         errors = self._rejected(read)
         return (text, errors) if errors and self._obeys(read) else None
+
+    def _compiled(self, parsed: Parsed) -> jsonschema_rs.Validator:
+        return compiling.compiled(
+            parsed.text,
+            json_text.read(parsed.text),
+            parsed.dialect,
+            parsed.sources,
+            assert_formats=self._rules.assert_formats,
+        )
 
     def _obeys(self, value: Data) -> bool:
         """Whether a writer writes such data under the assumptions."""
@@ -79,30 +75,10 @@ class Judge:
 
     def _rejected(self, value: Data) -> list[jsonschema_rs.ValidationError]:
         """Why the reader rejects it under the assumptions."""
-        self._reader = self._reader or compiled(self._parsed[0], assert_formats=self._formats)
+        self._reader = self._reader or self._compiled(self._parsed[0])
         if self._reader.is_valid(value):
             return []
         if self._rules.reader_fills_defaults:
             filled = self._filling.filled(self._reader_node, value)
             return list(islice(self._reader.iter_errors(filled), ERRORS_MAX))
         return list(islice(self._reader.iter_errors(value), ERRORS_MAX))
-
-
-def compiled(parsed: Parsed, *, assert_formats: bool) -> jsonschema_rs.Validator:
-    """The validator that data of a schema is checked with: offline, linear patterns, sources as resources."""
-    schema: Json = json.loads(parsed.text)
-    base = schema.get("$id", schema.get("id", "")) if isinstance(schema, dict) else ""
-    resources = []
-    for name, source in parsed.sources.items():
-        value = json.loads(source)
-        resources += [(address, value) for address in {name, urljoin(base if isinstance(base, str) else "", name)}]
-    validator, draft = DRAFTS[parsed.dialect]
-    registry = jsonschema_rs.Registry(resources, draft=draft) if resources else None
-    return validator(
-        parsed.text if isinstance(schema, dict) else schema is True,
-        registry=registry,
-        validate_formats=assert_formats,
-        pattern_options=PATTERNS,
-        mask="the value",
-        offline=True,
-    )

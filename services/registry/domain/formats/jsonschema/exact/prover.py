@@ -12,9 +12,9 @@ from typing import Any, Final
 import jsonschema_rs
 
 from services.registry.domain.formats.json_text import Json
+from services.registry.domain.formats.jsonschema.compiling import PATTERNS
 from services.registry.domain.formats.jsonschema.exact.document import Node, same
 from services.registry.domain.formats.jsonschema.exact.shape import INTEGER, INTEGRAL, NUMBERS, Shape
-from services.registry.domain.formats.jsonschema.exact.values import PATTERNS
 
 NODES_MAX: Final = 150
 """Schemas in one question: the procedure's cost can grow exponentially."""

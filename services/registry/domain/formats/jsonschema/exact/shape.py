@@ -31,6 +31,14 @@ class Limit:
 
 
 @dataclass(frozen=True, slots=True)
+class TextFormat:
+    """A format by name, as one draft has it: the drafts differ, for example on `hostname`. dialect: of a Parsed."""
+
+    dialect: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Shape:
     """The assertions of one schema object; what is absent says nothing.
 
@@ -49,7 +57,7 @@ class Shape:
     min_length: int = 0
     max_length: int | None = None
     pattern: str | None = None
-    format: str | None = None
+    format: TextFormat | None = None
     min_items: int = 0
     max_items: int | None = None
     unique: bool = False

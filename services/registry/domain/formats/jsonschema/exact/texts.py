@@ -6,7 +6,7 @@ Source of the syntax: ECMA-262, patterns, as far as the linear-time engine has i
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,6 +20,32 @@ _CLASSES: Final = {"d": "0123456789", "w": "a0_Z", "s": " \t", "D": "a-", "W": "
 _ESCAPES: Final = {"n": "\n", "t": "\t", "r": "\r", "f": "\f", "v": "\v", "0": "\0"}
 _ANY: Final = "a0-Z_ "
 _LIKELY: Final = "a0Z_- ./:@b1é"
+
+
+FORMATTED: Final[Mapping[str, tuple[str, ...]]] = {
+    "date": ("2026-01-31", "1999-12-01"),
+    "date-time": ("2026-01-31T10:00:00Z", "1999-12-01T23:59:59.5+01:00"),
+    "duration": ("P1D", "PT2H"),
+    "email": ("a@example.com", "b.c@example.org"),
+    "hostname": ("example.com", "a"),
+    "idn-email": ("a@example.com", "é@example.com"),
+    "idn-hostname": ("example.com", "é.com"),
+    "ipv4": ("192.0.2.1", "127.0.0.1"),
+    "ipv6": ("::1", "2001:db8::1"),
+    "iri": ("https://example.com/é", "urn:a:b"),
+    "iri-reference": ("/é", "https://example.com/"),
+    "json-pointer": ("/a", ""),
+    "regex": ("^a$", ""),
+    "relative-json-pointer": ("0", "1/a"),
+    "time": ("10:00:00Z", "23:59:59.5+01:00"),
+    "uri": ("https://example.com/a", "urn:a:b"),
+    "uri-reference": ("/a", "https://example.com/"),
+    "uri-template": ("/a/{b}", "https://example.com/{b}"),
+    "uuid": ("123e4567-e89b-12d3-a456-426614174000", "00000000-0000-0000-0000-000000000000"),
+}
+"""Texts that have a format. Source: the formats of JSON Schema 2020-12, validation, section 7.3."""
+UNFORMATTED: Final = ("a b", "{", "(", "http://[", "\\", "-")
+"""Texts of which each format refuses some."""
 
 
 class _NotUnderstood(Exception):

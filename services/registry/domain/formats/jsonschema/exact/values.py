@@ -12,13 +12,14 @@ import jsonschema_rs
 
 from services.registry.domain.formats.json_data import Data
 from services.registry.domain.formats.json_text import Json
-from services.registry.domain.formats.jsonschema.exact.shape import FRACTION, INTEGER, INTEGRAL
+from services.registry.domain.formats.jsonschema.compiling import DRAFTS, PATTERNS
+from services.registry.domain.formats.jsonschema.exact.shape import FRACTION, INTEGER, INTEGRAL, TextFormat
 
 Value: TypeAlias = "Json | Data"
 
 PATTERNS_KEPT: Final = 512
 EXACT_DIGITS_MAX: Final = 15
-PATTERNS: Final = jsonschema_rs.RegexOptions(size_limit=1 << 20)
+FORMATS_KEPT: Final = 128
 
 
 def key(value: Value) -> str:
@@ -96,3 +97,30 @@ def matches(pattern: str, text: str) -> bool:
     """Whether a text matches, by the engine that validates data; an unknown pattern matches nothing."""
     compiled = _pattern(pattern)
     return compiled is not None and compiled.is_valid(text)
+
+
+@functools.lru_cache(maxsize=FORMATS_KEPT)
+def text_format(dialect: str, name: str) -> TextFormat | None:
+    """A format that the library checks when formats are asserted; None for one that it does not know in that draft."""
+    found = TextFormat(dialect, name)
+    return found if _format(found) is not None else None
+
+
+@functools.lru_cache(maxsize=FORMATS_KEPT)
+def _format(wanted: TextFormat) -> jsonschema_rs.Validator | None:
+    try:
+        return DRAFTS[wanted.dialect](
+            {"format": wanted.name},
+            offline=True,
+            pattern_options=PATTERNS,
+            validate_formats=True,
+            ignore_unknown_formats=False,
+        )
+    except (jsonschema_rs.ValidationError, ValueError):
+        return None
+
+
+def follows(wanted: TextFormat, text: str) -> bool:
+    """Whether a text has a format."""
+    compiled = _format(wanted)
+    return compiled is None or compiled.is_valid(text)

@@ -11,11 +11,14 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
+import jsonschema_rs
+
 from services.registry.domain.evolution.policy import Rules
 from services.registry.domain.evolution.report import Finding, Verdict, Witness
 from services.registry.domain.formats.json_text import pointer
 from services.registry.domain.formats.jsonschema.exact.gaps import Gap
 from services.registry.domain.formats.jsonschema.exact.search import Found
+from services.registry.domain.formats.jsonschema.keywords import SUBSCHEMA_MAPS
 
 UNDECIDED: Final = "UNDECIDED"
 REASON_CHARACTERS_MAX: Final = 300
@@ -29,8 +32,11 @@ _REMEDIES: Final[Mapping[str, str]] = {
     "additionalProperties": "declare the property in the reader, or let it accept additional properties",
     "unevaluatedProperties": "declare the property in the reader, or let it accept further properties",
     "unevaluatedItems": "describe the items in the reader, or let it accept further ones",
-    "false schema": "let the reader accept what it forbids here, or stop writing it in a version before",
+    "falseSchema": "let the reader accept what it forbids here, or stop writing it in a version before",
     "pattern": "keep the pattern, or replace it by one that accepts all that the old one does",
+    "dependentRequired": "drop the demand in the reader, or make writers send both in a version before",
+    "contains": "ask for no such items, or demand them of writers in a version before",
+    "format": "drop the format in the reader, or demand it of writers in a version before",
     "anyOf": "keep a branch that accepts what writers may send, and only add branches",
     "oneOf": "keep exactly one branch for whatever writers may send; use `anyOf` where branches overlap",
     "not": "narrow what the reader forbids to what writers do not send",
@@ -38,24 +44,36 @@ _REMEDIES: Final[Mapping[str, str]] = {
     "uniqueItems": "let the reader accept repeated items, or demand unique items of writers in a version before",
 }
 _WIDEN: Final = "widen the limit in the reader to what writers may send"
-_OTHERWISE: Final = "; or register the schema under another subject"
+_REASONS: Final[Mapping[str, str]] = {
+    "Contains": "too few or too many of the items are as `contains` says",
+    "FalseSchema": "nothing is allowed there",
+    "AnyOf": "no branch of `anyOf` accepts it",
+    "OneOfNotValid": "no branch of `oneOf` accepts it",
+    "OneOfMultipleValid": "more than one branch of `oneOf` accepts it",
+    "Not": "`not` forbids it",
+}
+"""By the kind of an error, where the library's own words are hard to read."""
+_TOLD_APART: Final = frozenset(
+    {"additionalProperties", "dependentRequired", "maxContains", "minContains", "unevaluatedProperties"}
+)
+"""Keywords that the library counts as another one in some cases."""
 
 
-def incompatible(found: Found, rules: Rules) -> Finding:
-    """The finding for a witness."""
+def incompatible(found: Found) -> Finding:
+    """The finding for a witness. It holds without the assumptions too: they leave out data, and not this."""
     error = found.errors[0]
-    keyword = error.kind.name
+    keyword = _keyword(error)
     reader_path = pointer(error.schema_path)
-    place = f"at `{pointer(error.instance_path)[:PATH_CHARACTERS_MAX]}`" if error.instance_path else "at its root"
+    place = f" at `{pointer(error.instance_path)[:PATH_CHARACTERS_MAX]}`" if error.instance_path else ""
+    reason = _REASONS.get(type(error.kind).__name__, error.message)
     return Finding(
         rule=_rule(keyword),
         verdict=Verdict.INCOMPATIBLE,
         message=(
-            f"the reader's `{reader_path[:PATH_CHARACTERS_MAX]}` rejects data that the writer may send: data like the "
-            f"witness is valid for the writer and rejected by the reader {place}: "
-            f"{error.message[:REASON_CHARACTERS_MAX]}{_assumed(rules)}"
+            f"the reader's `{reader_path[:PATH_CHARACTERS_MAX]}` rejects data that the writer may send{place}: "
+            f"{reason[:1].lower()}{reason[1:REASON_CHARACTERS_MAX]}"
         ),
-        remedy=_REMEDIES.get(keyword, _WIDEN) + _OTHERWISE,
+        remedy=_REMEDIES.get(keyword, _WIDEN),
         reader_path=reader_path,
         writer_path=_writer_path(found.gap),
         witness=Witness(found.text),
@@ -64,15 +82,14 @@ def incompatible(found: Found, rules: Rules) -> Finding:
 
 def undecided(gap: Gap, rules: Rules) -> Finding:
     """The finding for what could be neither proved nor refuted."""
-    keyword = f"`{gap.part}` of " if gap.part else ""
+    keyword = f" in `{gap.part}`" if gap.part else ""
     writer = _writer_path(gap)
     return Finding(
         rule=UNDECIDED,
         verdict=Verdict.UNDECIDED,
         message=(
-            "it could be neither proved nor refuted that "
-            f"{keyword}the reader's `{gap.node.path[:PATH_CHARACTERS_MAX]}` accepts whatever "
-            f"follows the writer's `{writer[:PATH_CHARACTERS_MAX]}`{_assumed(rules)}"
+            f"whether the reader's `{gap.node.path[:PATH_CHARACTERS_MAX]}` accepts{keyword} all that the writer's "
+            f"`{writer[:PATH_CHARACTERS_MAX]}` allows could be neither proved nor refuted{_assumed(rules)}"
         ),
         remedy=(
             "write both places alike: the same patterns letter for letter, branches that a `const` or a type tells "
@@ -82,6 +99,14 @@ def undecided(gap: Gap, rules: Rules) -> Finding:
         reader_path=gap.node.path,
         writer_path=writer,
     )
+
+
+def _keyword(error: jsonschema_rs.ValidationError) -> str:
+    """The keyword that rejects: a name below a map of schemas, say of properties, is none."""
+    path = error.schema_path
+    last = str(path[-1]) if path else ""
+    is_name = len(path) > 1 and path[-2] in SUBSCHEMA_MAPS
+    return last if last in _TOLD_APART and not is_name else error.kind.name
 
 
 def _rule(keyword: str) -> str:
@@ -97,9 +122,10 @@ def _writer_path(gap: Gap) -> str:
 
 
 def _assumed(rules: Rules) -> str:
+    """What is assumed, which matters to who checks it by hand."""
     assumed = []
     if rules.declared_properties_only:
-        assumed.append("writers send only declared properties")
+        assumed.append("writers send declared properties only")
     if rules.reader_fills_defaults:
         assumed.append("readers fill defaults")
-    return f" (assumed: {'; '.join(assumed)})" if assumed else ""
+    return f", assuming that {' and '.join(assumed)}" if assumed else ""

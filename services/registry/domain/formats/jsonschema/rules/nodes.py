@@ -162,13 +162,9 @@ class Side:
         self._nodes: dict[int, Node] = {}
         self._matchers: dict[str, jsonschema_rs.Validator] = {}
         self._documents: cost.Documents | None = None
-        self._drafts: dict[str, str] = {}
         if cost.may_refer(parsed.text, parsed.sources):
             sources = {name: json_text.read(source) for name, source in parsed.sources.items()}
-            self._documents = cost.Documents(self._root, sources)
-            for name, source in sources.items():
-                declared = source.get("$schema") if isinstance(source, dict) else None
-                self._drafts[name] = declared.removesuffix("#") if isinstance(declared, str) else self._draft
+            self._documents = cost.Documents(self._root, sources, self._draft)
 
     def root(self) -> Node:
         """The node of the whole schema. Raises NotResolved."""
@@ -181,7 +177,7 @@ class Side:
             known = self._nodes.get(id(value))
             if known is not None:
                 return known
-            keyword = self._only_reference(value, foreign=foreign)
+            keyword = self._only_reference(value)
             if keyword is None or id(value) in seen:
                 break
             seen.add(id(value))
@@ -214,11 +210,11 @@ class Side:
 
     def _draft_of(self, schema: Schema) -> str:
         place = self._documents.place(schema) if self._documents else None
-        return self._drafts.get(place.document, self._draft) if place else self._draft
+        return place.draft if place else self._draft
 
-    def _only_reference(self, schema: Schema, *, foreign: bool) -> str | None:
+    def _only_reference(self, schema: Schema) -> str | None:
         """The keyword of a reference that is all that a schema says."""
-        draft = self._draft_of(schema) if foreign else self._draft
+        draft = self._draft_of(schema)
         if draft in LONE_REFERENCES:
             return "$ref" if isinstance(schema.get("$ref"), str) else None
         evaluated = [keyword for keyword in schema if keyword in EVALUATED[draft] and keyword not in SILENT]
@@ -235,7 +231,7 @@ class Side:
         return target, pointer(place.path), False
 
     def _read(self, schema: Schema, path: str, *, foreign: bool) -> Node:
-        evaluated = EVALUATED[self._draft_of(schema) if foreign else self._draft]
+        evaluated = EVALUATED[self._draft_of(schema)]
         live = {keyword: value for keyword, value in schema.items() if keyword in evaluated and keyword not in SILENT}
         whole = Node(self, "anything", schema, live, path, foreign)
         declared = live.get("type")

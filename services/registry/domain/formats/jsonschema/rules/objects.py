@@ -40,6 +40,8 @@ def rest(pair: Pair, writer: tuple[str, Json], reader: tuple[str, Json], rule: s
         pair.add(f"{rule}_{'REMOVED' if new is False else 'ADDED'}", *places)
     elif isinstance(old, dict) and isinstance(new, dict):
         pair.result.add((yield pair.writer.child(old, old_keyword), pair.reader.child(new, new_keyword)))
+    elif isinstance(new, dict) and pair.reader.child(new, new_keyword).kind == "anything":
+        return  # `{}` is another way to write true, and a reader that accepts everything does no harm.
     elif isinstance(old, dict) or isinstance(new, dict):
         pair.add(f"{rule}_{'EXTENDED' if isinstance(old, dict) else 'NARROWED'}", *places)
 
@@ -152,12 +154,10 @@ def _standing_in(pair: Pair, node: Node, name: str) -> Node | None:
 
 def _needed_names(pair: Pair) -> None:
     """Lists of names that must be present where another is."""
-    old, new = _dependencies(pair.writer), _dependencies(pair.reader)
+    old, new = _dependencies(pair.writer, lists=True), _dependencies(pair.reader, lists=True)
     for name in [*old, *(name for name in new if name not in old)]:
         before, after = old.get(name), new.get(name)
-        if not isinstance(before and before[1], list) and not isinstance(after and after[1], list):
-            continue
-        asked, asks = (_names(found[1]) if found and isinstance(found[1], list) else None for found in (before, after))
+        asked, asks = (None if found is None else _names(found[1]) for found in (before, after))
         if asked == asks:
             continue
         if asked is None or asks is None:
@@ -166,8 +166,8 @@ def _needed_names(pair: Pair) -> None:
             end = "EXTENDED" if asks >= asked else "NARROWED" if asked >= asks else "CHANGED"
         pair.add(
             f"DEPENDENCY_ARRAY_{end}",
-            pair.writer.place(before[0], name) if before and asked is not None else None,
-            pair.reader.place(after[0], name) if after and asks is not None else None,
+            pair.writer.place(before[0], name) if before else None,
+            pair.reader.place(after[0], name) if after else None,
             name=name,
             old=shown([*sorted(asked)]) if asked else "nothing",
             new=shown([*sorted(asks)]) if asks else "nothing",
@@ -176,11 +176,9 @@ def _needed_names(pair: Pair) -> None:
 
 def _needed_schemas(pair: Pair) -> Steps:
     """Schemas of objects that have a name."""
-    old, new = _dependencies(pair.writer), _dependencies(pair.reader)
+    old, new = _dependencies(pair.writer, lists=False), _dependencies(pair.reader, lists=False)
     for name in [*old, *(name for name in new if name not in old)]:
-        before, after = (
-            found if found and not isinstance(found[1], list) else None for found in (old.get(name), new.get(name))
-        )
+        before, after = old.get(name), new.get(name)
         if before and after:
             child = pair.writer.child(before[1], before[0], name)
             pair.result.add((yield child, pair.reader.child(after[1], after[0], name)))
@@ -190,9 +188,17 @@ def _needed_schemas(pair: Pair) -> Steps:
             pair.add("DEPENDENCY_SCHEMA_ADDED", None, pair.reader.place(after[0], name), name=name)
 
 
-def _dependencies(node: Node) -> dict[str, tuple[str, Json]]:
-    """What an object asks for where a property is present, with the keyword: a list of names, or a schema."""
-    return {name: (keyword, value) for keyword in _DEPENDENCIES for name, value in _map(node, keyword).items()}
+def _dependencies(node: Node, *, lists: bool) -> dict[str, tuple[str, Json]]:
+    """What an object asks for where a property is present, with the keyword: lists of names, or schemas.
+
+    One property may have both. Where two keywords say the same kind of thing of one, the later one counts.
+    """
+    return {
+        name: (keyword, value)
+        for keyword in _DEPENDENCIES
+        for name, value in _map(node, keyword).items()
+        if isinstance(value, list) is lists
+    }
 
 
 def _map(node: Node, keyword: str) -> dict[str, Json]:
