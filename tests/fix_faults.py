@@ -217,7 +217,9 @@ async def assert_history_whole(database_url: str, acknowledged: dict[str, int]) 
         "SELECT name FROM registry.subjects",
         "SELECT id FROM registry.schemas",
     )
-    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as database:
+    async with await psycopg.AsyncConnection.connect(database_url) as database:
+        # One snapshot: a call that nobody waits for any longer may commit meanwhile.
+        await database.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)
         rows = [await (await database.execute(statement.encode())).fetchall() for statement in statements]
     versions: dict[str, int] = dict(rows[0])
     changed, positions, head, subjects, schemas = ([row[0] for row in found] for found in rows[1:])

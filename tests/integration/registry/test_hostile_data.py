@@ -18,12 +18,13 @@ from tests.fix_calls import Registry
 from tests.fix_service import MakeService, Service
 
 Name = Callable[..., str]
-DOUBLING = {"properties": {"a": {"allOf": [{"$ref": "#"}, {"$ref": "#"}]}}}
-"""Each level of the data doubles the work."""
+DOUBLING = {"properties": {"a": {"anyOf": [{"$ref": "#"}, {"allOf": [{"$ref": "#"}]}]}}, "not": {"const": 1}}
+"""Each level of data that is at fault doubles the work."""
 
 
 def nested(levels: int) -> bytes:
-    return b'{"a":' * levels + b"1" + b"}" * levels
+    """Data without a fault where it is small, and with one at the end of endless work where it is deep."""
+    return b'{"a":' * levels + (b"2" if levels < 10 else b"1") + b"}" * levels
 
 
 def workers(service: Service) -> list[int]:

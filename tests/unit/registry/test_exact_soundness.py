@@ -40,6 +40,11 @@ from tests.exact_oracle import (
     written_by,
 )
 
+ADDRESSES = (
+    *("a.json", "dir/b.json", "dir/", "b", "../c", "/d", "a.json?q=1", "a%20b.json", "//example.com/z"),
+    *("http://example.com", "http://example.com/a", "http://example.com/dir/b", "http://example.com/dir/b#"),
+    *("urn:x:y", "tag:x,1:b", "file:///a"),
+)
 SEEDS = st.integers(0, 2**32)
 SLOW_PAIRS = 2500
 SLOW_REAL_PAIRS = 250
@@ -115,6 +120,46 @@ def test_our_checker_agrees_with_the_library(seed: int) -> None:
             assert checker.is_valid(node, value) == validator.is_valid(value), (one.text, one.dialect, value)
         except Unknown:
             return
+
+
+@settings(QUICK, max_examples=200)
+@given(SEEDS)
+def test_references_lead_where_those_of_the_library_lead(seed: int) -> None:
+    """With addresses, names of sources and relative references of all sorts, or it is not known where."""
+    dice = random.Random(seed)
+    schema, sources = addressed(dice, dice.choice(list(SECOND)))
+    try:
+        one = parsed(schema, sources)
+    except InvalidSchema:
+        return
+    validator, node = compiled(one), Document(one).root
+    for text in ("own", *(f"{letter}{n}" for letter in "rtu" for n in range(len(sources)))):
+        value: Any = {"a": text}
+        try:
+            assert Checker().is_valid(node, value) == validator.is_valid(value), (one.text, sources, text)
+        except Unknown:
+            continue
+
+
+def addressed(dice: random.Random, draft: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A schema and sources that refer to one another, each of which accepts other texts in each of its parts."""
+    word = "id" if "04" in draft else "$id"
+    names = dice.sample(ADDRESSES, k=dice.randint(1, 3))
+    sources: dict[str, Any] = {}
+    for n, name in enumerate(names):
+        below = {"$ref": dice.choice(["#/definitions/t", *names])} if dice.random() < 0.5 else {"enum": [f"u{n}"]}
+        sources[name] = {"definitions": {"t": {"enum": [f"t{n}"]}, "u": below}, "enum": [f"r{n}"]}
+        if dice.random() < 0.7:
+            sources[name][dice.choice((word, word, "id", "$id"))] = dice.choice(ADDRESSES)
+    fragment = dice.choice(("", "", "#", "#/definitions/t", "#/definitions/u"))
+    schema = {
+        "$schema": draft,
+        "definitions": {"t": {"enum": ["own"]}},
+        "properties": {"a": {"$ref": dice.choice(names) + fragment}},
+    }
+    if dice.random() < 0.7:
+        schema[dice.choice((word, word, "id", "$id"))] = dice.choice(ADDRESSES)
+    return schema, sources
 
 
 @QUICK

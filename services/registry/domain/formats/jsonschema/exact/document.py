@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-import copy
 import json
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Final
-from urllib.parse import unquote, urldefrag
+from urllib.parse import unquote
 
 from services.registry.domain.formats import Parsed, json_text
 from services.registry.domain.formats.json_text import Json
 from services.registry.domain.formats.jsonschema import cost
+from services.registry.domain.formats.jsonschema.exact.resource import (
+    DRAFT_YEARS,
+    EMBEDDED,
+    ROOT,
+    Resource,
+    address,
+    has_exact,
+    is_embedded,
+    is_tangled,
+    outline,
+)
 from services.registry.domain.formats.jsonschema.exact.shape import (
     BLANK,
     INTEGER,
@@ -28,49 +37,18 @@ from services.registry.domain.formats.jsonschema.exact.shape import (
     asserted,
 )
 from services.registry.domain.formats.jsonschema.exact.values import text_format
-from services.registry.domain.formats.jsonschema.keywords import pointer, walk
+from services.registry.domain.formats.jsonschema.keywords import pointer
 from services.registry.domain.model import Format
 
-DRAFT_YEARS: Final[Mapping[str, int]] = {
-    "http://json-schema.org/draft-04/schema": 4,
-    "http://json-schema.org/draft-06/schema": 6,
-    "http://json-schema.org/draft-07/schema": 7,
-    "https://json-schema.org/draft/2019-09/schema": 2019,
-    "https://json-schema.org/draft/2020-12/schema": 2020,
-}
 DRAFT_DEFAULT: Final = "https://json-schema.org/draft/2020-12/schema"
 EXPONENT_MAX: Final = 1000
 """Numbers in a schema beyond 10 to this power, or finer than its inverse, are not modelled."""
 COUNT_MAX: Final = 1 << 53
 """Lengths in a schema beyond this are not modelled."""
 
-_SORTED = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
-_REFERENCE = re.compile(r'"\$ref":("(?:[^"\\]|\\.)*")')
-_LISTED = re.compile(r'"(?:enum|const)":')
-_TANGLE = re.compile(r'"(?:\$anchor|\$dynamicAnchor|\$recursiveAnchor|\$dynamicRef|\$recursiveRef)"\s*:')
-_EMBEDDED = re.compile(r'"(?:\$id|id|\$schema)":"[^#]')
-_IDENTIFIER = re.compile(r'"(?:\$id|id|\$schema)"\s*:\s*"')
-
 
 class Malformed(Exception):
     """A value that the keyword does not allow, in a place that the meta-schema does not look at."""
-
-
-class Resource:
-    """One JSON document: the schema's own or a source."""
-
-    def __init__(self, name: str, root: Json, base: str, draft: int, *, exact_numbers: bool) -> None:
-        self.name = name
-        self.root = root
-        self.base = base
-        self.draft = draft
-        self._exact_numbers = exact_numbers
-
-    def text(self, value: Json) -> str:
-        """One text for all equal values of this resource."""
-        if self._exact_numbers:
-            return json_text.canonical(value)
-        return _SORTED.encode(value)
 
 
 class Node:
@@ -146,16 +124,7 @@ class Node:
         return self._references or ()
 
     def _outlined(self) -> None:
-        text = self.resource.text(self.raw)
-        found = _REFERENCE.findall(text)
-        if found and _LISTED.search(text) and len(found) > sum(1 for _ in _referring(self.raw)):
-            # Something among the values of `enum` or `const` looks like a reference: there it is a value.
-            stripped = copy.deepcopy(self.raw)
-            self._references = tuple(_taken(schema) for schema in _referring(stripped))
-            self._outline = self.resource.text(stripped)
-        else:
-            self._references = tuple(json.loads(match) for match in found)
-            self._outline = _REFERENCE.sub('"$ref":', text)
+        self._outline, self._references = outline(self.resource, self.raw)
 
 
 class Document:
@@ -172,21 +141,23 @@ class Document:
         self.characters = len(parsed.text) + sum(map(len, parsed.sources.values()))
         root = json_text.read(parsed.text)
         self.dialect = parsed.dialect
-        base = urldefrag(cost.own_address(root, parsed.dialect))[0]
-        self.tangled = _is_tangled(parsed.text, root)
+        base = address(ROOT, cost.own_address(root, parsed.dialect))
+        self.tangled = is_tangled(parsed.text, root)
         self._resources: dict[str, Resource] = {}
-        own = Resource("", root, base, self.draft, exact_numbers=_has_exact(parsed.text))
+        own = Resource("", root, (base,), self.draft, exact_numbers=has_exact(parsed.text))
         for name, text in parsed.sources.items():
             value = json_text.read(text)
-            address = cost.resolved(base, name)
             draft = self._draft_of(value)
-            inner = urldefrag(cost.resolved(urldefrag(address)[0], cost.own_address(value, parsed.dialect)))[0]
-            resource = Resource(name, value, inner or address, draft, exact_numbers=_has_exact(text))
-            self.tangled = self.tangled or _is_tangled(text, value) or draft != self.draft
-            for key in {name, address, inner} - {""}:
+            found_by = [address(ROOT, name), address(base, name)]
+            given = [address(one, cost.own_address(value, parsed.dialect)) for one in found_by]
+            addresses = dict.fromkeys([*found_by, *given])
+            resource = Resource(name, value, tuple(addresses), draft, exact_numbers=has_exact(text))
+            self.tangled = self.tangled or is_tangled(text, value) or draft != self.draft
+            for key in addresses:
                 # Which of two that go by one name the library takes is not for us to say.
                 self.tangled = self.tangled or self._resources.setdefault(key, resource) is not resource
-        self._resources[base] = self._resources[""] = own
+        for key in (base, ROOT):
+            self.tangled = self.tangled or self._resources.setdefault(key, own) is not own
         self._nodes: dict[tuple[str, str], Node] = {}
         self.compared: dict[tuple[Node, Node], bool] = {}
         self.kept: dict[tuple[Node, str], Node] = {}
@@ -222,10 +193,12 @@ class Document:
         if self.tangled:
             return None
         try:
-            address, fragment = urldefrag(cost.resolved(resource.base, reference))
+            addresses = {address(base, reference) for base in resource.bases}
+            fragment = reference.partition("#")[2]
         except ValueError:
             return None
-        found = resource if reference.startswith("#") else self._resources.get(address)
+        several = {self._resources[one] for one in addresses if one in self._resources}
+        found = resource if reference.startswith("#") else several.pop() if len(several) == 1 else None
         if found is None or (fragment and not fragment.startswith("/")):
             return None
         value = found.root
@@ -237,7 +210,7 @@ class Document:
                 value = value[int(part)]
             else:
                 return None
-            if _is_embedded(value):
+            if is_embedded(value):
                 return None
         return self.node(found, value, unquote(fragment)) if isinstance(value, dict | bool) else None
 
@@ -275,7 +248,7 @@ def _are_same(one: Node, other: Node, seen: dict[tuple[Node, Node], None]) -> bo
             continue
         if one.outline != other.outline:
             return False
-        if one.references and (one.path or other.path) and _EMBEDDED.search(one.outline):
+        if one.references and (one.path or other.path) and EMBEDDED.search(one.outline):
             return False  # What looks like an identifier may change where the references lead.
         for reference, opposite in zip(one.references, other.references, strict=True):
             first = one.document.target(one.resource, reference)
@@ -284,48 +257,6 @@ def _are_same(one: Node, other: Node, seen: dict[tuple[Node, Node], None]) -> bo
                 return False
             waiting.append((first, second))
     return True
-
-
-def _referring(value: Json) -> Iterator[dict[str, Json]]:
-    """The schemas with a `$ref` in a schema, in one order for all equal texts."""
-    found = [(path, schema) for path, schema in walk(value) if isinstance(schema.get("$ref"), str)]
-    yield from (schema for _, schema in sorted(found, key=lambda item: json_text.pointer(item[0])))
-
-
-def _taken(schema: dict[str, Json]) -> str:
-    """The reference of a schema, which is emptied."""
-    reference, schema["$ref"] = str(schema["$ref"]), None
-    return reference
-
-
-def _has_exact(text: str) -> bool:
-    return re.search(r"\d[.eE]", text) is not None
-
-
-def _is_tangled(text: str, root: Json) -> bool:
-    """Whether a `$ref` in the text may mean something else than a pointer into its own document."""
-    if "\\u00" in text:  # A letter of a keyword may be written as an escape.
-        text = json.dumps(root, default=str)
-    if _TANGLE.search(text):
-        return True
-    own = sum(isinstance(root.get(name), str) for name in ("$id", "id", "$schema")) if isinstance(root, dict) else 0
-    if len(_IDENTIFIER.findall(text)) <= own:
-        return False
-    for path, schema in walk(root):
-        if not path:
-            continue
-        if any(isinstance(schema.get(name), str) and not str(schema[name]).startswith("#") for name in ("$id", "id")):
-            return True
-        if "$schema" in schema:
-            return True
-    return False
-
-
-def _is_embedded(value: object) -> bool:
-    """Whether a schema below the root is a resource of its own, with another base for its references."""
-    return isinstance(value, dict) and any(
-        isinstance(value.get(name), str) and not str(value[name]).startswith("#") for name in ("$id", "id", "$schema")
-    )
 
 
 class _Reading:
@@ -505,7 +436,7 @@ def _read(reading: _Reading) -> Shape:
             return UNKNOWN
         if reading.draft <= 7:
             return Shape(ref=reference)
-    if reading.is_unmodelled() or (reading.node.path and _is_embedded(raw)):
+    if reading.is_unmodelled() or (reading.node.path and is_embedded(raw)):
         return UNKNOWN
     found: dict[str, object] = {"ref": reference}
     for words, read in _GROUPS:
