@@ -18,7 +18,8 @@ from llm_schema_registry.errors import LimitExceeded, Overloaded
 T = TypeVar("T")
 
 WORKERS = 2
-WAITING_MAX = 32
+WAITING_MAX = 256
+"""Pieces of work in hand. Those that wait hold nothing but what their caller holds anyway, and end with the caller."""
 WORK_SECONDS_MAX = 3.0
 START_SECONDS_MAX = 20.0
 LENGTH_BYTES = 4
@@ -28,8 +29,9 @@ MODULE = "services.registry.worker"
 class WorkerPool:
     """`async with WorkerPool() as workers`. A process starts with the first work that finds none idle."""
 
-    def __init__(self, seconds_max: float = WORK_SECONDS_MAX) -> None:
+    def __init__(self, seconds_max: float = WORK_SECONDS_MAX, waiting_max: int = WAITING_MAX) -> None:
         self._seconds_max = seconds_max
+        self._waiting_max = waiting_max
         self._places = asyncio.Semaphore(WORKERS)
         self._idle: list[Process] = []
         self._taken = 0
@@ -43,10 +45,10 @@ class WorkerPool:
 
     async def run(self, work: Callable[..., T], *arguments: Any, **named: Any) -> T:
         """See Workers."""
-        if self._taken >= WAITING_MAX:
+        if self._taken >= self._waiting_max:
             raise Overloaded(
                 f"{self._taken} pieces of work wait already: repeat later",
-                metadata={"maximum": WAITING_MAX},
+                metadata={"maximum": self._waiting_max},
                 retry_seconds=self._seconds_max,
             )
         self._taken += 1
