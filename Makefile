@@ -50,10 +50,10 @@ check: proto ## Check format, lint, types and protos, then run the tests
 	@$(MAKE) lint types breaking test
 
 .PHONY: bench
-bench: proto ## Run the benchmarks
-	@for program in tests/bench/bench_*.py; do \
-		if test -e "$$program"; then echo "== $$program"; PYTHONPATH=.:shared $(PY) "$$program"; fi; \
-	done
+bench: proto ## Run the benchmarks, all of them, and fail when one missed its target
+	@missed=0; for program in tests/bench/bench_*.py; do \
+		echo "== $$program"; PYTHONPATH=.:shared $(PY) "$$program" || missed=1; \
+	done; exit $$missed
 
 .PHONY: proto
 proto: setup ## Generate code from the protos when they changed
