@@ -7,6 +7,7 @@ async with RegistryClient("127.0.0.1:9090") as registry:
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, Sequence
+from contextlib import aclosing
 from types import TracebackType
 from typing import TypeVar
 
@@ -76,14 +77,9 @@ class RegistryClient:
         A process that leaves the rotation ends its streams: open one that ended with code UNAVAILABLE or CANCELLED
         again, a watch from its last token.
         """
-        call = method(request)
-        try:
-            async for answer in call:
+        async with aclosing(_answers(method(request))) as answers:
+            async for answer in answers:
                 yield answer
-        except grpc.aio.AioRpcError as failed:
-            raise from_rpc_error(failed) from None
-        finally:
-            call.cancel()
 
     async def converse(
         self, method: grpc.aio.StreamStreamMultiCallable[Request, Answer], requests: AsyncIterable[Request]
@@ -93,11 +89,19 @@ class RegistryClient:
         The next request is asked for when there is room to send it. A stream that ended with code UNAVAILABLE or
         CANCELLED may be opened again with the requests that were not answered.
         """
-        call = method(aiter(requests))
-        try:
-            async for answer in call:
+        async with aclosing(_answers(method(aiter(requests)))) as answers:
+            async for answer in answers:
                 yield answer
-        except grpc.aio.AioRpcError as failed:
-            raise from_rpc_error(failed) from None
-        finally:
-            call.cancel()
+
+
+async def _answers(
+    call: grpc.aio.UnaryStreamCall[Request, Answer] | grpc.aio.StreamStreamCall[Request, Answer],
+) -> AsyncGenerator[Answer, None]:
+    """The answers of a call, which ends with the loop over them. Raises the server's errors."""
+    try:
+        async for answer in call:
+            yield answer
+    except grpc.aio.AioRpcError as failed:
+        raise from_rpc_error(failed) from None
+    finally:
+        call.cancel()
