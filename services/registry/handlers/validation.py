@@ -135,11 +135,11 @@ def _chosen(target: DataTarget | None) -> DataTarget:
 
 def _tell(answer: pb.StreamValidateDataResponse, found: Sequence[Checked]) -> None:
     """Puts the results of a batch into its answer: counts what is valid and lists what is not."""
-    listed = size = 0
+    listed = size = valid = 0
     for offset, checked in enumerate(found):
         problems = checked.validation.problems
         if not problems:
-            answer.valid_count += 1
+            valid += 1
             continue
         told = problems[: max(0, limits.ANSWER_ERRORS_MAX - listed)] if size < limits.ANSWER_ERRORS_BYTES_MAX else ()
         errors = [reports.problem(problem) for problem in told]
@@ -151,3 +151,4 @@ def _tell(answer: pb.StreamValidateDataResponse, found: Sequence[Checked]) -> No
             truncated=checked.validation.truncated or len(told) < len(problems),
             schema_id=checked.schema_id,
         )
+    answer.valid_count = valid
