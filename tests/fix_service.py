@@ -37,10 +37,11 @@ class ServiceFailed(AssertionError):
 
 @dataclass
 class Service:
-    """A registry process. environment: its options, as SCHEMA_REGISTRY__* variables."""
+    """A process of one of the services. environment: its options, as SCHEMA_REGISTRY__* variables."""
 
     folder: Path
     environment: dict[str, str]
+    name: str = "registry"
     ports: dict[str, int] = field(default_factory=dict)
     _process: subprocess.Popen[bytes] | None = None
     _log: TextIO | None = None
@@ -71,7 +72,7 @@ class Service:
         ready.unlink(missing_ok=True)
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "services.registry"],
+                [sys.executable, "-m", f"services.{self.name}"],
                 cwd=ROOT,
                 env={**_clean_environment(), **self.environment, READY_FILE: str(ready)},
                 stdin=subprocess.DEVNULL,
@@ -85,7 +86,7 @@ class Service:
         end = time.monotonic() + START_SECONDS_MAX
         while not ready.exists():
             if self._process is None or self._process.poll() is not None or time.monotonic() > end:
-                raise ServiceFailed(f"the registry did not start:\n{self.log[-4000:]}")
+                raise ServiceFailed(f"the {self.name} service did not start:\n{self.log[-4000:]}")
             time.sleep(0.02)
         self.ports = json.loads(ready.read_text())
         self.environment["SCHEMA_REGISTRY__SERVER__GRPC_PORT"] = str(self.ports["grpc_port"])
@@ -118,7 +119,7 @@ class Service:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-            raise ServiceFailed(f"the registry did not stop:\n{self.log[-4000:]}") from None
+            raise ServiceFailed(f"the {self.name} service did not stop:\n{self.log[-4000:]}") from None
         self._process = None
         return status
 

@@ -272,6 +272,114 @@ class RoleRequired(Error):
     code, reason = Code.PERMISSION_DENIED, "ROLE_REQUIRED"
 
 
+class OperationNotFound(Error):
+    """No operation has this name, or it was forgotten."""
+
+    code, reason = Code.NOT_FOUND, "OPERATION_NOT_FOUND"
+
+
+class BackupNotFound(Error):
+    """No backup has this id, or it was deleted."""
+
+    code, reason = Code.NOT_FOUND, "BACKUP_NOT_FOUND"
+
+
+class RestoreNotFound(Error):
+    """No restore has this id, or it was released."""
+
+    code, reason = Code.NOT_FOUND, "RESTORE_NOT_FOUND"
+
+
+class OperationRunning(Error):
+    """Another operation that excludes this one runs; the metadata names it."""
+
+    code, reason = Code.ABORTED, "OPERATION_RUNNING"
+
+
+class OperationCancelled(Error):
+    """The operation was cancelled, by its caller or by the end of the process that ran it."""
+
+    code, reason = Code.CANCELLED, "OPERATION_CANCELLED"
+
+
+class LeaseLost(Error):
+    """Another process took over while this one was away: what it was about to commit is void."""
+
+    code, reason = Code.ABORTED, "LEASE_LOST"
+
+
+class BackupFailed(Error):
+    """A backup could not be made; nothing of it counts."""
+
+    code, reason = Code.FAILED_PRECONDITION, "BACKUP_FAILED"
+
+
+class BackupDamaged(Error):
+    """What is stored of a backup or the archive is not what was written; the message names the object and place."""
+
+    code, reason = Code.DATA_LOSS, "BACKUP_DAMAGED"
+
+
+class BackupProtected(Error):
+    """The backup must not be deleted: it is pinned, locked, or among those that are always kept."""
+
+    code, reason = Code.FAILED_PRECONDITION, "BACKUP_PROTECTED"
+
+
+class KeyUnavailable(Error):
+    """No key that is at hand opens the data, or a key that must be there is not."""
+
+    code, reason = Code.FAILED_PRECONDITION, "KEY_UNAVAILABLE"
+
+
+class TargetUnreachable(Error):
+    """No backup and archive lead to the restore's target; the metadata says what can be reached."""
+
+    code, reason = Code.OUT_OF_RANGE, "TARGET_UNREACHABLE"
+
+
+class LossWindowChanged(Error):
+    """More would be lost than was confirmed; the metadata holds the present window."""
+
+    code, reason = Code.ABORTED, "LOSS_WINDOW_CHANGED"
+
+
+class RestoreFailed(Error):
+    """A restore could not be prepared or activated; what served before still serves."""
+
+    code, reason = Code.FAILED_PRECONDITION, "RESTORE_FAILED"
+
+
+class ToolMismatch(Error):
+    """PostgreSQL's client programs at hand do not fit the server; the message names both versions."""
+
+    code, reason = Code.FAILED_PRECONDITION, "TOOL_MISMATCH"
+
+
+class DatabaseUnfit(Error):
+    """The database cannot be used for this: a right, room, an extension or an encoding is missing."""
+
+    code, reason = Code.FAILED_PRECONDITION, "DATABASE_UNFIT"
+
+
+class WrongCluster(Error):
+    """The store and the database belong to different registries."""
+
+    code, reason = Code.FAILED_PRECONDITION, "WRONG_CLUSTER"
+
+
+class ObjectStoreUnavailable(Error):
+    """The object store cannot be reached."""
+
+    code, reason = Code.UNAVAILABLE, "OBJECT_STORE_UNAVAILABLE"
+
+
+class ObjectStoreDenied(Error):
+    """The object store refuses: credentials, the bucket, or its quota."""
+
+    code, reason = Code.FAILED_PRECONDITION, "OBJECT_STORE_DENIED"
+
+
 class MethodUnknown(Error):
     """The server has no such method."""
 

@@ -16,6 +16,7 @@ rows by subject and number, content rows by id, and last the head.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from psycopg.types.json import Jsonb
@@ -48,6 +49,15 @@ TARGET_CONSTRAINT = "version_references_target"
 
 Parameters = Mapping[str, Any]
 Step = tuple[str, Parameters]
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """What is stored of an event, and the version of the rules it was written by."""
+
+    version: int
+    stored: bytes
+
 
 # A name that was never used. Whoever was faster with the same name makes it fail.
 _NEW_SUBJECT = """
@@ -297,13 +307,15 @@ WITH {_MOVED_SUBJECT} SELECT COALESCE((SELECT 1 FROM subject), registry.refuse('
 """
 
 
-def statements(proposal: Proposal) -> list[Step]:
+def statements(proposal: Proposal, payload: Payload | None = None) -> list[Step]:
     """Every statement of the commit, in order: one, or several that must be one transaction.
 
     The last one moves the head, appends the change, announces it and returns the position.
+    payload: what was stored of the event when it happened, for a replay; else it is written anew.
     """
     event = proposal.event
-    parameters = _head(proposal) | _subject(proposal)
+    written = payload or Payload(codec.PAYLOAD_VERSION, codec.payload(event))
+    parameters = _head(proposal, written) | _subject(proposal)
     match event:
         case VersionRegistered():
             parts, own = _registered(event, proposal.words)
@@ -334,7 +346,7 @@ def _append(parts: Sequence[str], parameters: Parameters) -> Step:
     return f"WITH {', '.join(before)} {_CHANGE}{_RING}", parameters
 
 
-def _head(proposal: Proposal) -> dict[str, Any]:
+def _head(proposal: Proposal, payload: Payload) -> dict[str, Any]:
     """Parameters of the head, the change and the request id."""
     event, request = proposal.event, proposal.request
     epoch = event if isinstance(event, EpochStarted) else None
@@ -351,8 +363,8 @@ def _head(proposal: Proposal) -> dict[str, Any]:
         "actor": proposal.actor,
         "subject": event.subject,
         "kind": codec.kind(event),
-        "payload_version": codec.PAYLOAD_VERSION,
-        "payload": codec.payload(event),
+        "payload_version": payload.version,
+        "payload": payload.stored,
         "method": request.method if request else None,
         "request_id": request.id if request else None,
         "digest": request.digest if request else None,

@@ -77,7 +77,7 @@ class PostgresStore:
     async def commit(self, proposal: Proposal) -> Change:
         """See Store."""
         event = proposal.event
-        _require_next(proposal)
+        require_next(proposal)
         statements = postgres_commit.statements(proposal)
         try:
             position = await self._database.transact(lambda db: _in_one_transaction(db, statements))
@@ -198,8 +198,8 @@ class PostgresStore:
         )
 
 
-def _require_next(proposal: Proposal) -> None:
-    """Raises Stale for what no row of the database could refuse."""
+def require_next(proposal: Proposal) -> None:
+    """Raises Stale for what no row of the database could refuse. Whoever runs a commit's statements asks this first."""
     event = proposal.event
     if isinstance(event, VersionRegistered) and not proposal.revision and event.version.number != 1:
         raise Stale("the first version of a name has number 1")

@@ -104,8 +104,10 @@ CREATE TABLE registry.changes (
 -- Where the history stands: the sequencer of all commits and the fence against them. Every commit updates the one row
 -- last, so the lock on it is held for the shortest time. The free space lets those updates stay in the page.
 -- purge_position: of the newest purge; a cache that has seen it holds no text that is purged.
+-- cluster_id: made once; a restored database keeps it, so backups and databases of different registries never mix.
 CREATE TABLE registry.head (
     single boolean PRIMARY KEY DEFAULT true CHECK (single),
+    cluster_id uuid NOT NULL DEFAULT gen_random_uuid(),
     epoch integer NOT NULL CHECK (epoch > 0),
     position bigint NOT NULL CHECK (position >= 0),
     floor bigint NOT NULL CHECK (floor >= 0),

@@ -150,7 +150,8 @@ class Library:
     async def parsed(self, schema: Schema) -> Parsed:
         """A stored content, understood."""
         kept = self._parsed.get(schema.identity)
-        if kept is not None:
+        # The text too: comments of a Protobuf file are none of its identity, and after a purge they may be others.
+        if kept is not None and kept.text == schema.text:
             return kept
         language = self.language(schema.format)
         sources = await self._stored_sources(schema)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from llm_schema_registry.errors import LimitExceeded
@@ -77,7 +77,8 @@ class Register:
             if schema is None:
                 schema_id = basis.schema_id or await self._store.reserve_schema_id()
                 schema = _schema(candidate, draft, schema_id, now)
-            return _decision(draft, candidate, schema, basis, now, accepted=accepted)
+            found_by = await self._stored(candidate, schema)
+            return _decision(draft, found_by, schema, basis, now, accepted=accepted)
 
         intent = Intent(draft.subject, actor, request, candidate.identity)
         change = await self._writer.run(intent, decide)
@@ -129,6 +130,12 @@ class Register:
         if basis.schema_id is None or basis.schema_purged:
             return None
         return (await self._library.schemas((basis.schema_id,))).get(basis.schema_id)
+
+    async def _stored(self, candidate: Candidate, schema: Schema) -> Candidate:
+        """The candidate as it is stored: a replay of the history knows no other writing of it to take words from."""
+        if schema.text == candidate.parsed.text:
+            return candidate
+        return replace(candidate, parsed=await self._library.parsed(schema))
 
     async def _found(self, subject: str, number: int) -> Registration:
         version = await self._store.version(subject, number)

@@ -74,6 +74,7 @@ class Runtime(Generic[S]):
     steps: the shutdown stack. Add `close redis` first and `close database` second (newest closes first):
         `pool = await runtime.steps.enter("close database", open_pool(...))`
     logger: structlog's bound logger; `runtime.logger.info("event", key=value)`.
+    instance_id: of this process, as its logs and ControlService tell it.
     """
 
     settings: S
@@ -81,6 +82,7 @@ class Runtime(Generic[S]):
     clock: Clock
     logger: Any
     steps: Steps
+    instance_id: str
 
     async def wait_for(self, name: str, attempt: Callable[[], Awaitable[T]]) -> T:
         """The result of an attempt, repeated while it raises an errors.Error of code UNAVAILABLE.

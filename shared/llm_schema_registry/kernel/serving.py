@@ -144,7 +144,14 @@ class Serving(Generic[S]):
         self._tell_ready(ports)
 
     async def _build(self) -> Parts[S]:
-        runtime = Runtime(self._settings, self._lifecycle, self._clock, self._logger, self._steps)
+        runtime = Runtime(
+            settings=self._settings,
+            lifecycle=self._lifecycle,
+            clock=self._clock,
+            logger=self._logger,
+            steps=self._steps,
+            instance_id=self._about.instance_id,
+        )
         built = self._definition.build(runtime)
         parts = await built.__aenter__()
 

@@ -19,6 +19,9 @@ IMPURE = frozenset(
 )
 """Standard modules that do I/O, tell the time or throw dice: not for `domain`."""
 FORMAT_LIBRARIES = frozenset({"jsonschema_rs", "fastavro", "google.protobuf"})
+PURE_LIBRARIES = frozenset({"cachetools", "cronsim", "cryptography", "zstandard"})
+"""Data structures and algorithms: no I/O, no clock, no dice but those that are passed in."""
+OBJECTS = "llm_schema_registry.objects"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +45,12 @@ KERNEL = f"{PACKAGE}.kernel"
 WIRE = frozenset({"google", "grpc", "grpc_status"})
 
 LAYERS = (
-    Layer("services/*/domain/*", ("{service}.domain", ERRORS), FORMAT_LIBRARIES | {"cachetools"}, IMPURE),
+    Layer("services/*/domain/*", ("{service}.domain", ERRORS), FORMAT_LIBRARIES | PURE_LIBRARIES, IMPURE),
     Layer("services/*/ports.py", ("{service}.domain", ERRORS), frozenset()),
     Layer(
         "services/*/usecases/*",
-        ("{service}.ports", "{service}.domain", "{service}.usecases", ERRORS),
-        frozenset({"cachetools"}),  # Data structures, no I/O.
+        ("{service}.ports", "{service}.domain", "{service}.usecases", ERRORS, f"{OBJECTS}.store"),
+        PURE_LIBRARIES,
     ),
     # A leaf between the wire's messages and the domain's words, shared by handlers and adapters.
     Layer("services/*/codec/*", ("{service}.codec", "{service}.domain", ERRORS, "generated"), frozenset({"google"})),
@@ -58,7 +61,8 @@ LAYERS = (
             *(ERRORS, KERNEL, f"{PACKAGE}.objects", "generated"),
         ),
         WIRE
-        | {"psycopg", "psycopg_pool", "redis", "aioboto3", "botocore", "cachetools", "structlog"}
+        | {"psycopg", "psycopg_pool", "redis", "aioboto3", "botocore", "structlog"}
+        | PURE_LIBRARIES
         | {"grpc_tools"},  # protoc, for Protobuf texts.
     ),
     # The domain's words and limits pass through handlers; its rules are the usecases' to call. The kernel tells who

@@ -140,11 +140,15 @@ def test_every_reason_has_its_class(contract: FileDescriptorSet) -> None:
 
 
 def test_no_reason_has_two_classes() -> None:
-    """Each reason belongs to one class, and every class is directly below the family's root."""
+    """Each reason belongs to one class, and every class that travels is directly below the family's root.
+
+    A program may have refinements of its own, which it never sends.
+    """
     found = list(errors.family())
 
     assert len({cls.reason for cls in found}) == len(found)
-    assert [cls for one in found for cls in one.__subclasses__()] == []
+    below = [cls for one in found for cls in one.__subclasses__()]
+    assert [cls for cls in below if cls.__module__ == errors.__name__] == []
 
 
 def test_buf_lint() -> None:

@@ -1,0 +1,1 @@
+"""The backup service: backups, their archive of changes, and restores."""

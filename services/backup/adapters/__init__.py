@@ -1,0 +1,1 @@
+"""The ports, made of PostgreSQL, its client programs, key files and other processes."""

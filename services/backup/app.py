@@ -1,0 +1,108 @@
+"""The backup process: its services, what runs in the background, and what it tells of itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from llm_schema_registry import errors
+from llm_schema_registry.backup.v1 import backup_service_pb2_grpc, restore_service_pb2_grpc
+from llm_schema_registry.kernel.dependencies import DependencyCheck
+from llm_schema_registry.kernel.metrics import Metric
+from llm_schema_registry.kernel.process import Definition, Parts, Runtime, Servicer, StartFailed
+from llm_schema_registry.operation.v1 import operation_service_pb2_grpc
+from services.backup.adapters.postgres_election import PostgresElection
+from services.backup.assembly import Assembly, Setting, assemble, postgres_options
+from services.backup.gauges import Gauges
+from services.backup.handlers.answers import Answers
+from services.backup.handlers.backups import BackupFacts, BackupService, BackupVerbs
+from services.backup.handlers.operations import OperationService
+from services.backup.handlers.restores import RestoreService
+from services.backup.settings import BackupServiceSettings
+
+BACKUP = "llm_schema_registry.backup.v1"
+OPERATION = "llm_schema_registry.operation.v1"
+CLOSING_SECONDS = 5.0
+"""For undoing what was cancelled, beside the time that operations have to finish."""
+
+
+@asynccontextmanager
+async def build(runtime: Runtime[BackupServiceSettings]) -> AsyncIterator[Parts[BackupServiceSettings]]:
+    """Opens stores and keys, and serves the three services of the contract. Neither database nor store must answer."""
+    settings = runtime.settings
+
+    def report(event: str, **facts: Any) -> None:
+        level = runtime.logger.error if "exc_info" in facts else runtime.logger.info
+        level(event, **facts)
+
+    async with AsyncExitStack() as stack:
+        try:
+            assembly = await assemble(Setting(settings, runtime.clock, runtime.instance_id, report), stack)
+        except errors.KeyUnavailable as failed:
+            raise StartFailed(failed.message) from None
+        election = PostgresElection(postgres_options(settings))
+        gauges = Gauges(assembly, runtime.clock)
+        background = [
+            asyncio.create_task(assembly.keeping.run(election), name="keeping"),
+            asyncio.create_task(gauges.run(), name="gauges"),
+        ]
+        if assembly.ship is not None:
+            background.append(asyncio.create_task(assembly.ship.run(election), name="archive"))
+        try:
+            yield Parts(
+                servicers=servicers(assembly, runtime),
+                dependencies=_dependencies(assembly),
+                metrics=[lambda: _metrics(gauges)],
+            )
+        finally:
+            # Operations first: what they undo needs the stores. The archive last: it ships what was written until now.
+            await assembly.operations.close(settings.server.grace_seconds)
+            for task in background:
+                task.cancel()
+            await asyncio.gather(*background, return_exceptions=True)
+
+
+DEFINITION = Definition(name="backup", settings=BackupServiceSettings, build=build)
+
+
+def servicers(assembly: Assembly, runtime: Runtime[BackupServiceSettings]) -> Sequence[Servicer]:
+    """The services of the contract."""
+    repository, operations = assembly.repository, assembly.operations
+    answers = Answers(repository.catalog, assembly.journal, assembly.drill, assembly.copying)
+    verbs = BackupVerbs(operations, assembly.make, assembly.verify, assembly.drill, assembly.prune, assembly.status)
+    facts = BackupFacts(assembly.schedules, assembly.stores, runtime.settings.archive.enabled)
+    backups = BackupService(repository, verbs, answers, facts)
+    restores = RestoreService(repository, operations, answers, assembly.swap)
+    shown = OperationService(operations, answers, runtime.clock)
+    return [
+        Servicer(
+            f"{BACKUP}.BackupService",
+            lambda server: backup_service_pb2_grpc.add_BackupServiceServicer_to_server(backups, server),
+        ),
+        Servicer(
+            f"{BACKUP}.RestoreService",
+            lambda server: restore_service_pb2_grpc.add_RestoreServiceServicer_to_server(restores, server),
+        ),
+        Servicer(
+            f"{OPERATION}.OperationService",
+            lambda server: operation_service_pb2_grpc.add_OperationServiceServicer_to_server(shown, server),
+        ),
+    ]
+
+
+def _dependencies(assembly: Assembly) -> Sequence[DependencyCheck]:
+    """None is critical: this service is needed when something else is gone."""
+    checks = [DependencyCheck("postgresql", critical=False, check=assembly.source.check)]
+    checks += [
+        DependencyCheck(f"{named.name} store", critical=False, check=named.store.check) for named in assembly.stores
+    ]
+    if assembly.ship is not None:
+        checks.append(DependencyCheck("archive", critical=False, check=assembly.ship.check))
+    checks.append(DependencyCheck("schedules", critical=False, check=assembly.keeping.check))
+    return checks
+
+
+def _metrics(gauges: Gauges) -> Iterable[Metric]:
+    yield from gauges.metrics()

@@ -1,0 +1,257 @@
+"""The parts of the backup service, made from its settings: for the process, and for the commands without it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import aioboto3
+
+from llm_schema_registry.kernel.about import version
+from llm_schema_registry.kernel.clock import Clock
+from llm_schema_registry.kernel.postgres import PostgresOptions
+from llm_schema_registry.objects.directory import DirectoryStore
+from llm_schema_registry.objects.s3 import open_s3
+from llm_schema_registry.objects.s3_options import S3Options
+from llm_schema_registry.objects.store import ObjectStore
+from services.backup.adapters.dump_reader import PostgresDumpCheck
+from services.backup.adapters.failpoints import failpoints
+from services.backup.adapters.kms import KmsRecipient
+from services.backup.adapters.postgres_places import DatabasePlaces
+from services.backup.adapters.postgres_source import PostgresSource
+from services.backup.adapters.recipients import load_recipient, load_signing_key, load_verifier, system_dice
+from services.backup.codec import segments
+from services.backup.domain.model import Kind
+from services.backup.domain.retention import Policy
+from services.backup.domain.schedules import Schedule
+from services.backup.ports import Failpoints, Places, Recipient
+from services.backup.settings import BackupServiceSettings, BackupSettings, S3Settings, SecondStoreSettings
+from services.backup.usecases.archive import Archive, ArchiveRules
+from services.backup.usecases.catalog import Catalog
+from services.backup.usecases.copying import NAME, Copying
+from services.backup.usecases.data_keys import DataKeys
+from services.backup.usecases.drill import Drill
+from services.backup.usecases.journal import Journal
+from services.backup.usecases.keeping import Hands, Keeping, Plans
+from services.backup.usecases.leases import Leases
+from services.backup.usecases.make_backup import BackupRules, MakeBackup
+from services.backup.usecases.operations import Operations
+from services.backup.usecases.prepare import Prepare
+from services.backup.usecases.prune import Prune, PruneRules
+from services.backup.usecases.repository import Repository
+from services.backup.usecases.ship import Ship
+from services.backup.usecases.status import NamedStore, Status
+from services.backup.usecases.swap import Swap, SwapRules
+from services.backup.usecases.verify import Verify
+
+PRIMARY = "primary"
+SCHEDULED = (Kind.HOURLY, Kind.DAILY, Kind.MONTHLY)
+
+Report = Callable[..., None]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What all parts share: options, clock, the process's id, and where an operator's notes go."""
+
+    settings: BackupServiceSettings
+    clock: Clock
+    instance_id: str
+    report: Report
+
+
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """The parts."""
+
+    repository: Repository
+    stores: Sequence[NamedStore]
+    source: PostgresSource
+    places: Places
+    archive: Archive
+    journal: Journal
+    operations: Operations
+    make: MakeBackup
+    verify: Verify
+    prune: Prune
+    prepare: Prepare
+    swap: Swap
+    drill: Drill
+    copying: Copying | None
+    ship: Ship | None
+    keeping: Keeping
+    status: Status
+    schedules: Sequence[Schedule]
+
+
+async def assemble(setting: Setting, stack: AsyncExitStack) -> Assembly:
+    """Makes the parts; the stack closes what was opened. Nothing must answer for that.
+
+    Raises errors.KeyUnavailable for a key file that cannot be used.
+    """
+    settings, clock, report = setting.settings, setting.clock, setting.report
+    points = failpoints(os.environ)
+    primary = await _primary(settings, stack)
+    second = await _second(settings.second_store, stack)
+    repository = await _repository(setting, primary, points, stack)
+    options, folders = postgres_options(settings), settings.backup.tool_folders
+    source = await stack.enter_async_context(PostgresSource(options, folders, clock))
+    places = _places(settings, options, points)
+    archive = Archive(repository, segments)
+    journal = Journal(repository)
+    operations = Operations(repository.store, clock, system_dice, setting.instance_id, report)
+    verify = Verify(repository, PostgresDumpCheck(folders), places)
+    rules = BackupRules(version(), settings.backup.compression, lock_days=settings.backup.lock_days)
+    make = MakeBackup(source, repository, verify, rules)
+    prune = Prune(repository, archive, _prune_rules(settings))
+    prepare = Prepare(repository, archive, places, journal)
+    keep = timedelta(hours=settings.restore.keep_hours)
+    swap = Swap(repository, places, journal, prepare, SwapRules(keep, settings.restore.schema_id_margin))
+    drill = Drill(repository, prepare)
+    copying = Copying(repository, second, report) if second else None
+    ship = Ship(source, repository, archive, _archive_rules(settings), report) if settings.archive.enabled else None
+    enabled = settings.backup.schedules_enabled
+    schedules = _schedules(settings.backup) if enabled else []
+    hands = Hands(operations, make, verify, drill, prune, swap, copying)
+    plans = Plans(schedules, _drill_schedule(settings.backup), enabled)
+    stores = [NamedStore(PRIMARY, _location(settings), repository.store, repository.catalog)]
+    if copying and second:
+        stores.append(NamedStore(NAME, _second_location(settings.second_store), second, copying.catalog))
+    return Assembly(
+        repository=repository,
+        stores=stores,
+        source=source,
+        places=places,
+        archive=archive,
+        journal=journal,
+        operations=operations,
+        make=make,
+        verify=verify,
+        prune=prune,
+        prepare=prepare,
+        swap=swap,
+        drill=drill,
+        copying=copying,
+        ship=ship,
+        keeping=Keeping(repository, hands, plans, report),
+        status=Status(source, archive, repository.catalog, ship),
+        schedules=schedules,
+    )
+
+
+def postgres_options(settings: BackupServiceSettings) -> PostgresOptions:
+    """How the settings say to reach PostgreSQL."""
+    database = settings.database
+    return PostgresOptions(
+        url=database.url.get_secret_value(),
+        pool_min=database.pool_min,
+        pool_max=database.pool_max,
+        connection_timeout_seconds=database.connection_timeout_seconds,
+        statement_timeout_seconds=database.statement_timeout_seconds,
+        ssl_enabled=database.ssl_enabled,
+        ssl_root_cert_path=database.ssl_root_cert_path,
+        application_name="llm_schema_registry backup",
+    )
+
+
+async def _repository(setting: Setting, store: ObjectStore, points: Failpoints, stack: AsyncExitStack) -> Repository:
+    """The repository with its keys. Raises errors.KeyUnavailable."""
+    backup = setting.settings.backup
+    assert backup.signing_key_path is not None, "the settings were checked"
+    signing = load_signing_key(backup.signing_key_path)
+    verifiers = [signing.signer.verifier, *(load_verifier(path) for path in backup.trusted_key_paths)]
+    loaded = [load_recipient(path) for path in backup.key_paths]
+    for problem in (*signing.problems, *(problem for each in loaded for problem in each.problems)):
+        setting.report("unsafe key file", message=problem)
+    recipients: list[Recipient] = [each.recipient for each in loaded]
+    if backup.kms_key_id:
+        client = await stack.enter_async_context(aioboto3.Session().client("kms", **_aws(setting.settings.s3)))
+        recipients.append(KmsRecipient(client, backup.kms_key_id))
+    return Repository(
+        store=store,
+        catalog=Catalog(store, verifiers),
+        keys=DataKeys(store, recipients, system_dice),
+        leases=Leases(store, setting.clock, setting.instance_id),
+        signer=signing.signer,
+        verifiers=verifiers,
+        clock=setting.clock,
+        dice=system_dice,
+        failpoints=points,
+    )
+
+
+async def _primary(settings: BackupServiceSettings, stack: AsyncExitStack) -> ObjectStore:
+    if settings.backup.directory is not None:
+        return DirectoryStore(settings.backup.directory)
+    return await stack.enter_async_context(open_s3(_s3_options(settings.s3)))
+
+
+async def _second(settings: SecondStoreSettings, stack: AsyncExitStack) -> ObjectStore | None:
+    if settings.directory is not None:
+        return DirectoryStore(settings.directory)
+    if settings.bucket is None:
+        return None
+    return await stack.enter_async_context(open_s3(_s3_options(settings)))
+
+
+def _s3_options(settings: S3Settings | SecondStoreSettings) -> S3Options:
+    assert settings.bucket is not None, "the settings were checked"
+    return S3Options(
+        bucket=settings.bucket,
+        prefix=settings.prefix,
+        region=settings.region,
+        endpoint=settings.endpoint,
+        path_style=settings.path_style,
+        access_key_id=settings.access_key_id.get_secret_value() if settings.access_key_id else None,
+        secret_access_key=settings.secret_access_key.get_secret_value() if settings.secret_access_key else None,
+        kms_key_id=settings.kms_key_id,
+    )
+
+
+def _aws(settings: S3Settings) -> dict[str, str | None]:
+    """How the key service is reached: as the bucket is."""
+    options = _s3_options(settings)
+    return {
+        "region_name": options.region,
+        "endpoint_url": options.endpoint,
+        "aws_access_key_id": options.access_key_id,
+        "aws_secret_access_key": options.secret_access_key,
+    }
+
+
+def _places(settings: BackupServiceSettings, options: PostgresOptions, points: Failpoints) -> Places:
+    folders: Sequence[Path] = settings.backup.tool_folders
+    return DatabasePlaces(options, points, maintenance_database=settings.restore.maintenance_database, folders=folders)
+
+
+def _archive_rules(settings: BackupServiceSettings) -> ArchiveRules:
+    return ArchiveRules(settings.archive.seal_bytes, settings.archive.seal_seconds)
+
+
+def _prune_rules(settings: BackupServiceSettings) -> PruneRules:
+    backup = settings.backup
+    policy = Policy(hourly=backup.keep_hourly, daily=backup.keep_daily, monthly=backup.keep_monthly)
+    return PruneRules(policy, timedelta(hours=backup.delete_grace_hours), timedelta(days=settings.archive.keep_days))
+
+
+def _schedules(backup: BackupSettings) -> list[Schedule]:
+    crons = (backup.hourly_schedule, backup.daily_schedule, backup.monthly_schedule)
+    return [Schedule(kind, cron) for kind, cron in zip(SCHEDULED, crons, strict=True) if cron]
+
+
+def _drill_schedule(backup: BackupSettings) -> Schedule | None:
+    return Schedule(Kind.MANUAL, backup.drill_schedule) if backup.drill_schedule else None
+
+
+def _location(settings: BackupServiceSettings) -> str:
+    if settings.backup.directory is not None:
+        return f"directory {settings.backup.directory}"
+    return f"s3 {settings.s3.bucket}/{settings.s3.prefix}"
+
+
+def _second_location(settings: SecondStoreSettings) -> str:
+    return f"directory {settings.directory}" if settings.directory else f"s3 {settings.bucket}/{settings.prefix}"

@@ -1,0 +1,1 @@
+"""What a backup is, in words and rules alone: nothing here waits, opens or asks the clock."""

@@ -1,0 +1,1 @@
+"""One module a service of the contract: decode, call, encode."""

@@ -1,0 +1,120 @@
+"""backup.v1.RestoreService."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from llm_schema_registry.backup.v1 import restore_service_pb2 as pb
+from llm_schema_registry.backup.v1 import restore_service_pb2_grpc as rpc
+from llm_schema_registry.kernel.calls import current_caller
+from services.backup.codec import nouns
+from services.backup.domain.model import Level
+from services.backup.domain.operation import OperationKind, Subject
+from services.backup.domain.restore import LossWindow, Restore, RestoreState
+from services.backup.handlers.answers import Answers
+from services.backup.handlers.fields import Fields
+from services.backup.usecases.journal import Journal
+from services.backup.usecases.operations import Operations
+from services.backup.usecases.prepare import Prepare
+from services.backup.usecases.repository import Repository
+from services.backup.usecases.swap import Swap
+
+
+class RestoreService(rpc.RestoreServiceServicer):
+    """Brings a registry back."""
+
+    def __init__(self, repository: Repository, operations: Operations, answers: Answers, swap: Swap) -> None:
+        self._repository = repository
+        self._operations = operations
+        self._answers = answers
+        self._swap = swap
+        self._prepare: Prepare = swap.prepare
+        self._journal: Journal = swap.journal
+
+    async def PrepareRestore(self, request: pb.PrepareRestoreRequest, context: Any) -> pb.PrepareRestoreResponse:
+        """See the contract."""
+        fields = Fields()
+        target = fields.target(request.target)
+        level = fields.level(request.verified_level, "verified_level", Level.V3)
+        request_id = fields.request_id(request.request_id)
+        fields.require_valid()
+        await self._prepare.way(target, level, await self._prepare.survey())
+        restore_id = self._repository.new_id()
+        operation = await self._operations.begin(
+            OperationKind.PREPARE_RESTORE,
+            partial(self._prepare.run, restore_id, target, level),
+            actor=current_caller().name,
+            request_id=request_id,
+        )
+        return pb.PrepareRestoreResponse(operation=await self._answers.operation(operation))
+
+    async def GetRestore(self, request: pb.GetRestoreRequest, context: Any) -> pb.GetRestoreResponse:
+        """See the contract."""
+        restore = await self._journal.get(_id(request.restore_id))
+        return pb.GetRestoreResponse(restore=nouns.restore(restore, await self._window(restore)))
+
+    async def ListRestores(self, request: pb.ListRestoresRequest, context: Any) -> pb.ListRestoresResponse:
+        """See the contract."""
+        return pb.ListRestoresResponse(restores=[nouns.restore(each) for each in await self._journal.list()])
+
+    async def ActivateRestore(self, request: pb.ActivateRestoreRequest, context: Any) -> pb.ActivateRestoreResponse:
+        """See the contract."""
+        restore_id, confirmation, request_id = _swap_fields(request)
+        restore = await self._journal.get(restore_id)
+        if restore.state not in {RestoreState.ACTIVATING, RestoreState.ACTIVE} or not request_id:
+            await self._swap.require_activatable(restore_id, confirmation)
+        operation = await self._operations.begin(
+            OperationKind.ACTIVATE_RESTORE,
+            partial(self._swap.activate, restore_id, confirmation),
+            actor=current_caller().name,
+            request_id=request_id,
+            subject=Subject("restore", restore_id),
+        )
+        return pb.ActivateRestoreResponse(operation=await self._answers.operation(operation))
+
+    async def RevertRestore(self, request: pb.RevertRestoreRequest, context: Any) -> pb.RevertRestoreResponse:
+        """See the contract."""
+        restore_id, confirmation, request_id = _swap_fields(request)
+        restore = await self._journal.get(restore_id)
+        if restore.state not in {RestoreState.REVERTING, RestoreState.REVERTED} or not request_id:
+            await self._swap.require_revertible(restore_id, confirmation)
+        operation = await self._operations.begin(
+            OperationKind.REVERT_RESTORE,
+            partial(self._swap.revert, restore_id, confirmation),
+            actor=current_caller().name,
+            request_id=request_id,
+            subject=Subject("restore", restore_id),
+        )
+        return pb.RevertRestoreResponse(operation=await self._answers.operation(operation))
+
+    async def ReleaseRestore(self, request: pb.ReleaseRestoreRequest, context: Any) -> pb.ReleaseRestoreResponse:
+        """See the contract."""
+        restore = await self._swap.release(_id(request.restore_id))
+        return pb.ReleaseRestoreResponse(restore=nouns.restore(restore))
+
+    async def _window(self, restore: Restore) -> LossWindow | None:
+        """What would be lost by the next step: the activation, or once it is active the revert."""
+        if restore.state is RestoreState.PREPARED:
+            return await self._prepare.window(restore)
+        if restore.state is RestoreState.ACTIVE:
+            return await self._swap.revert_window(restore)
+        return None
+
+
+def _id(value: str) -> str:
+    fields = Fields()
+    found = fields.id(value, "restore_id")
+    fields.require_valid()
+    return found
+
+
+def _swap_fields(request: pb.ActivateRestoreRequest | pb.RevertRestoreRequest) -> tuple[str, str, str]:
+    fields = Fields()
+    found = (
+        fields.id(request.restore_id, "restore_id"),
+        fields.confirmation(request.confirmation),
+        fields.request_id(request.request_id),
+    )
+    fields.require_valid()
+    return found

@@ -1,0 +1,232 @@
+"""The options of the backup service."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, SecretStr
+
+from llm_schema_registry.kernel.settings import (
+    DatabaseSettings,
+    Port,
+    Problem,
+    Section,
+    ServerSettings,
+    ServiceSettings,
+    required_file,
+)
+from services.backup.domain.schedules import InvalidSchedule, validate
+
+PREFIX = r"^([A-Za-z0-9][A-Za-z0-9._-]*/)*$"
+
+
+def _split(value: object) -> object:
+    """Paths separated by colons as a list: the form that environment variables and secret files can hold."""
+    if isinstance(value, str):
+        return [part for part in value.split(":") if part]
+    return value
+
+
+Paths = Annotated[tuple[Path, ...], BeforeValidator(_split)]
+
+
+class BackupServerSettings(ServerSettings):
+    """Where the process listens, its certificates, and how it starts and stops."""
+
+    http_port: Port = Field(
+        default=8180, description="HTTP port of /health/* and the metrics page. 0 picks a free one."
+    )
+    grpc_port: Port = Field(default=9190, description="gRPC port. 0 picks a free one.")
+    health_port: Port = Field(
+        default=9191,
+        description="Plaintext gRPC port that serves only grpc.health.v1, opened when mTLS is on, because Kubernetes"
+        " probes speak no TLS. 0 picks a free one.",
+    )
+
+
+class S3Settings(Section):
+    """The bucket that backups and the archive are kept in. Without one, `backup.directory` is."""
+
+    bucket: str | None = Field(default=None, min_length=3, max_length=63, description="Name of the bucket.")
+    region: str = Field(default="us-east-1", min_length=1, description="Region of the bucket.")
+    endpoint: str | None = Field(
+        default=None, pattern=r"^https?://[^\s/]+/?$", description="Endpoint of an S3-compatible store; AWS without."
+    )
+    path_style: bool = Field(
+        default=False, description="Name the bucket in the path, as many S3-compatible stores need."
+    )
+    access_key_id: SecretStr | None = Field(
+        default=None, description="Access key; without, the usual chain of AWS (environment, profile, role) decides."
+    )
+    secret_access_key: SecretStr | None = Field(default=None, description="Secret of the access key.")
+    kms_key_id: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Key of the key service that the store encrypts objects with; without, it encrypts with AES-256.",
+    )
+    prefix: str = Field(
+        default="", pattern=PREFIX, description="What all keys begin with: empty, or names that end with `/`."
+    )
+
+    def rules(self) -> Iterator[Problem]:
+        """The access key has its secret."""
+        if (self.access_key_id is None) != (self.secret_access_key is None):
+            missing = "s3.access_key_id" if self.access_key_id is None else "s3.secret_access_key"
+            yield Problem(missing, "required because the other half of the pair is set")
+
+
+class SecondStoreSettings(Section):
+    """A second store that every backup and segment is copied to: another region, another account. Off without one."""
+
+    bucket: str | None = Field(default=None, min_length=3, max_length=63, description="Name of the second bucket.")
+    region: str = Field(default="us-east-1", min_length=1, description="Region of the second bucket.")
+    endpoint: str | None = Field(
+        default=None, pattern=r"^https?://[^\s/]+/?$", description="Endpoint of the second store; AWS without."
+    )
+    path_style: bool = Field(default=False, description="As s3.path_style, for the second store.")
+    access_key_id: SecretStr | None = Field(default=None, description="Access key to the second store.")
+    secret_access_key: SecretStr | None = Field(default=None, description="Secret of that access key.")
+    kms_key_id: str | None = Field(
+        default=None, min_length=1, description="Key that the second store encrypts objects with."
+    )
+    prefix: str = Field(default="", pattern=PREFIX, description="What all keys of the second store begin with.")
+    directory: Path | None = Field(default=None, description="Folder of the second store, instead of a bucket.")
+
+    def rules(self) -> Iterator[Problem]:
+        """One place at most, and the access key has its secret."""
+        if self.bucket and self.directory:
+            yield Problem(
+                "second_store.directory",
+                "set either second_store.bucket or second_store.directory",
+                str(self.directory),
+            )
+        if (self.access_key_id is None) != (self.secret_access_key is None):
+            missing = "second_store.access_key_id" if self.access_key_id is None else "second_store.secret_access_key"
+            yield Problem(missing, "required because the other half of the pair is set")
+
+
+class BackupSettings(Section):
+    """How backups are made, sealed, signed, scheduled and kept."""
+
+    directory: Path | None = Field(
+        default=None,
+        description="Folder that backups are kept in when no bucket is set: another disk than the database's.",
+    )
+    tool_folders: Paths = Field(
+        default=(),
+        description="Folders with PostgreSQL's client programs, searched before the usual places; separated by colons.",
+    )
+    compression: Literal["zstd", "gzip"] = Field(default="zstd", description="How dumps are compressed.")
+    signing_key_path: Path | None = Field(
+        default=None,
+        description="File with the Ed25519 key that manifests are signed with: PEM, or 32 bytes in base 64.",
+    )
+    trusted_key_paths: Paths = Field(
+        default=(),
+        description="Files with further public keys whose manifests are trusted, such as those before a rotation;"
+        " separated by colons.",
+    )
+    key_paths: Paths = Field(
+        default=(),
+        description="Files with keys that data keys are wrapped for: secrets of 32 bytes in base 64, X25519 private or"
+        " public keys in PEM; separated by colons. Any one of them opens a backup: name two at least, one of them kept"
+        " offline. Empty: backups are not encrypted by this service.",
+    )
+    kms_key_id: str | None = Field(
+        default=None, min_length=1, description="Key of the AWS key service that data keys are wrapped for as well."
+    )
+    schedules_enabled: bool = Field(default=True, description="Make backups by the schedules below.")
+    hourly_schedule: str = Field(default="7 * * * *", description="Cron expression in UTC; empty for none.")
+    daily_schedule: str = Field(default="20 1 * * *", description="Cron expression in UTC; empty for none.")
+    monthly_schedule: str = Field(default="40 2 1 * *", description="Cron expression in UTC; empty for none.")
+    drill_schedule: str = Field(
+        default="0 4 * * 0", description="When a restore is tried; cron expression in UTC; empty for never."
+    )
+    keep_hourly: int = Field(default=48, ge=0, le=8760, description="Hours of which the last good backup is kept.")
+    keep_daily: int = Field(default=30, ge=0, le=3660, description="Days of which the last good backup is kept.")
+    keep_monthly: int = Field(default=12, ge=0, le=240, description="Months of which the last good backup is kept.")
+    delete_grace_hours: float = Field(
+        default=24, ge=0, le=8760, description="Time between the decision to delete a backup and its deletion."
+    )
+    lock_days: int = Field(
+        default=0,
+        ge=0,
+        le=3650,
+        description="Days that daily and monthly backups are locked for, where the store can lock objects; 0 for none.",
+    )
+
+    def rules(self) -> Iterator[Problem]:
+        """There is a signing key, the schedules can be read, and something is kept."""
+        yield from required_file("backup.signing_key_path", self.signing_key_path, "every manifest is signed")
+        for name in ("key_paths", "trusted_key_paths"):
+            for path in getattr(self, name):
+                if not path.is_file():
+                    yield Problem(f"backup.{name}", "no such file", str(path))
+        for name in ("hourly_schedule", "daily_schedule", "monthly_schedule", "drill_schedule"):
+            cron = getattr(self, name)
+            try:
+                if cron:
+                    validate(cron)
+            except InvalidSchedule as invalid:
+                yield Problem(f"backup.{name}", str(invalid), repr(cron))
+        if self.keep_hourly + self.keep_daily + self.keep_monthly == 0:
+            yield Problem("backup.keep_daily", "one of keep_hourly, keep_daily and keep_monthly must be above 0", "0")
+
+
+class ArchiveSettings(Section):
+    """The archive of changes."""
+
+    enabled: bool = Field(default=True, description="Ship the history of changes within seconds.")
+    seal_seconds: float = Field(
+        default=5,
+        ge=0.1,
+        le=3600,
+        description="Time between two segments while changes come: what a disaster may cost.",
+    )
+    seal_bytes: int = Field(default=1_048_576, ge=1024, le=33_554_432, description="About the largest segment.")
+    keep_days: int = Field(
+        default=35, ge=1, le=3650, description="Days that segments are kept at least, beside those that a backup needs."
+    )
+
+
+class RestoreSettings(Section):
+    """How restores are prepared and swapped in."""
+
+    place: Literal["database", "schema"] = Field(
+        default="database",
+        description="Where restores are prepared: in databases beside the live one (needs CREATEDB) or in schemas"
+        " within it.",
+    )
+    maintenance_database: str = Field(
+        default="postgres", min_length=1, description="Database to connect to while the live one is swapped."
+    )
+    keep_hours: float = Field(
+        default=24, gt=0, le=8760, description="Hours that a replaced database is kept after a swap."
+    )
+    schema_id_margin: int = Field(
+        default=1000,
+        ge=0,
+        le=100_000_000,
+        description="Schema ids passed over by a swap, beside all that are known to be in use: as many as may have been"
+        " given since the archive's last heartbeat.",
+    )
+
+
+class BackupServiceSettings(ServiceSettings):
+    """All options of the backup service."""
+
+    server: BackupServerSettings = Field(default_factory=BackupServerSettings)
+    database: DatabaseSettings
+    s3: S3Settings = Field(default_factory=S3Settings)
+    second_store: SecondStoreSettings = Field(default_factory=SecondStoreSettings)
+    backup: BackupSettings = Field(default_factory=BackupSettings)
+    archive: ArchiveSettings = Field(default_factory=ArchiveSettings)
+    restore: RestoreSettings = Field(default_factory=RestoreSettings)
+
+    def rules(self) -> Iterator[Problem]:
+        """Backups have one place to go to."""
+        yield from super().rules()
+        if (self.s3.bucket is None) == (self.backup.directory is None):
+            yield Problem("backup.directory", "set either s3.bucket or backup.directory")

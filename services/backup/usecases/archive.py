@@ -1,0 +1,334 @@
+"""The archive: the history of changes, shipped in sealed segments every few seconds.
+
+One process of many ships, under a lease. A segment is written once, under a key that names its positions, and holds the
+digest of the one before it: what is missing, changed or from elsewhere is noticed. The bucket says how far the archive
+is; nothing is remembered elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from llm_schema_registry import errors
+from llm_schema_registry.objects.store import ObjectDamaged, ObjectExists, ObjectNotFound
+from services.backup.domain import layout
+from services.backup.domain.compression import Compressor, Corrupt, Decompressor, TooLong, Truncated
+from services.backup.domain.forks import ancestry
+from services.backup.domain.layout import SegmentKey
+from services.backup.domain.model import Epoch, Head, Place, Segment, StoredChange
+from services.backup.domain.sealing import PREFIX_BYTES, SALT_BYTES, DataKey, Header, Tampered, open_sealed, seal
+from services.backup.domain.targets import Cut, RestorePlan, SegmentSpan
+from services.backup.ports import SegmentFormat
+from services.backup.usecases.repository import Repository
+
+CHANGES_MAX = 10_000
+"""Of one segment."""
+SEGMENT_BYTES_MAX = 64 * 1024 * 1024
+"""Of one segment as it is read back: one change alone may be larger than what seals a segment."""
+KEY_SECONDS = 86_400.0
+"""How long one data key seals segments."""
+HEARTBEAT_SECONDS = 10.0
+"""Time between two heartbeats while nothing changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tip:
+    """The end of the archive's line: the newest segment's last position and digest. sha256: None before the first."""
+
+    epoch: int
+    position: int
+    sha256: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """What the archive last said of itself: everything up to the place is in it, and no id above the mark was given."""
+
+    time: datetime
+    cluster_id: str
+    place: Place
+    sha256: bytes | None
+    schema_id_high: int
+    epochs: tuple[Epoch, ...]
+
+
+class Archive:
+    """Reads and writes the archive of one repository."""
+
+    def __init__(self, repository: Repository, segments: SegmentFormat) -> None:
+        self._repository = repository
+        self._segments = segments
+        self._key: DataKey | None = None
+        self._key_made = 0.0
+
+    # Reading
+
+    async def keys(self, epoch: int | None = None, *, after: int = 0) -> AsyncIterator[SegmentKey]:
+        """Segments by epoch and position: all, or those of an epoch that begin behind a position."""
+        prefix = layout.ARCHIVE if epoch is None else layout.epoch(epoch)
+        start = layout.segments_from(epoch, after + 1) if epoch is not None and after else ""
+        async for each in self._repository.store.list(prefix, after=start):
+            found = layout.segment_of(each.key)
+            if found is not None:
+                yield found
+
+    async def read(self, key: SegmentKey) -> tuple[Segment, bytes]:
+        """A segment and its digest. Raises errors.BackupDamaged, KeyUnavailable, ObjectStoreUnavailable."""
+        name = layout.segment(key.epoch, key.first, key.last)
+        try:
+            content, _ = await self._repository.store.get(name)
+        except ObjectNotFound:
+            raise _damaged(name, "the segment is not there") from None
+        except ObjectDamaged as failed:
+            raise _damaged(name, str(failed)) from None
+        body = self._signed_body(name, content)
+        data_key = await self._key_of(name, body)
+        try:
+            plain = await asyncio.to_thread(_unpacked, name, body, data_key)
+            segment = self._segments.decode(plain)
+        except (Tampered, Corrupt, Truncated, TooLong, ValueError) as failed:
+            raise _damaged(name, str(failed)) from None
+        if (segment.epoch, segment.first, segment.last) != (key.epoch, key.first, key.last):
+            raise _damaged(name, "it holds other changes than its name says")
+        return segment, hashlib.sha256(plain).digest()
+
+    async def heartbeat(self) -> Heartbeat | None:
+        """The newest heartbeat; None when there is none, or it cannot be read: it is a hint."""
+        try:
+            content, _ = await self._repository.store.get(layout.HEARTBEAT)
+            return _read_heartbeat(content)
+        except (ObjectNotFound, ValueError, KeyError, TypeError):
+            return None
+
+    async def changes(self, way: RestorePlan, cut: Cut) -> AsyncGenerator[StoredChange, None]:
+        """The changes that lead from the plan's base to its target, in the order of the history.
+
+        Raises errors.BackupDamaged when a segment is damaged or does not follow the one before it; targets.Unreachable
+        when they do not lead to the target.
+        """
+        previous: tuple[SegmentSpan, bytes] | None = None
+        for piece in way.pieces:
+            if cut.stopped:
+                break
+            span = piece.segment
+            segment, digest = await self.read(SegmentKey(span.epoch, span.first, span.last))
+            if previous is not None and _follows(previous[0], span) and segment.previous_sha256 != previous[1]:
+                raise _damaged(
+                    layout.segment(span.epoch, span.first, span.last), "it does not follow the segment before it"
+                )
+            previous = span, digest
+            for change in segment.changes:
+                if cut.includes(change):
+                    yield change
+        cut.check()
+
+    async def spans(self) -> list[SegmentSpan]:
+        """All segments, as their names and the listing tell of them: last_time is when one was stored."""
+        return [span async for span, _ in self._listed()]
+
+    async def size(self) -> tuple[int, int]:
+        """How many segments there are, and their bytes as stored."""
+        sizes = [size async for _, size in self._listed()]
+        return len(sizes), sum(sizes)
+
+    async def now(self) -> datetime:
+        """The store's clock."""
+        return await self._repository.store.now()
+
+    async def _listed(self) -> AsyncIterator[tuple[SegmentSpan, int]]:
+        async for each in self._repository.store.list(layout.ARCHIVE):
+            key = layout.segment_of(each.key)
+            if key is not None:
+                yield SegmentSpan(key.epoch, key.first, key.last, last_time=each.modify_time), each.size_bytes
+
+    async def known(self) -> tuple[int, int]:
+        """The largest epoch and the largest schema id that the archive tells of; 0 for none.
+
+        Of each line the newest segment tells, and the heartbeat of all. Raises as `read` does.
+        """
+        newest: dict[int, SegmentKey] = {}
+        async for key in self.keys():
+            newest[key.epoch] = key
+        beat = await self.heartbeat()
+        epochs, ids = [0, *newest], [0]
+        if beat is not None:
+            epochs += [line.id for line in beat.epochs]
+            ids.append(beat.schema_id_high)
+        for key in newest.values():
+            segment, _ = await self.read(key)
+            ids.append(segment.schema_id_high)
+        return max(epochs), max(ids)
+
+    async def tip(self, head: Head) -> Tip:
+        """Where the archive of the database's history ends, by the bucket's own word.
+
+        In the database's own line, or in the one that it forked from when that was not archived up to the fork.
+        """
+        beat = await self.heartbeat()
+        lines = {line.id: line for line in head.epochs}
+        child, end = head.epoch, head.position
+        for line in ancestry(lines, head.epoch):
+            found = await self._tip_of(line.id, beat)
+            if found is not None:
+                # What the line went on to behind the fork belongs to another history.
+                return found if found.position < end or line.id == head.epoch else Tip(child, end, None)
+            child, end = line.id, line.fork_position
+        return Tip(child, max(end, head.floor), None)
+
+    async def _tip_of(self, epoch: int, beat: Heartbeat | None) -> Tip | None:
+        """The newest segment of a line; None when it has none."""
+        start = beat.place.position if beat and beat.sha256 and beat.place.epoch == epoch else 0
+        newest: SegmentKey | None = None
+        async for key in self.keys(epoch, after=start):
+            newest = key
+        if newest is not None:
+            _, digest = await self.read(newest)
+            return Tip(epoch, newest.last, digest)
+        return Tip(epoch, start, beat.sha256) if start and beat else None
+
+    # Writing
+
+    async def ship(self, tip: Tip, head: Head, changes: Sequence[StoredChange]) -> Tip:
+        """Writes the changes, which follow the tip in its line, as one segment, and returns the new tip.
+
+        Raises errors.LeaseLost when another process wrote other changes there.
+        """
+        repository = self._repository
+        segment = Segment(
+            cluster_id=head.cluster_id,
+            epochs=tuple(line for line in head.epochs if line.id <= tip.epoch),
+            previous_sha256=tip.sha256,
+            schema_id_high=head.schema_id_high,
+            seal_time=await repository.store.now(),
+            changes=tuple(changes),
+        )
+        plain = self._segments.encode(segment)
+        name = layout.segment(segment.epoch, segment.first, segment.last)
+        key = await self._sealing_key(head.cluster_id)
+        salt, prefix = repository.dice(SALT_BYTES), repository.dice(PREFIX_BYTES)
+        body = await asyncio.to_thread(_packed, name, plain, key, salt, prefix)
+        signer = repository.signer
+        content = _MAGIC + bytes.fromhex(signer.key_id) + signer.sign(_signed(name, body)) + body
+        await repository.failpoints.reached("archive.before_put")
+        try:
+            await repository.store.put(name, content, if_absent=True)
+        except ObjectExists:
+            raise errors.LeaseLost(f"Another process archived {name} already: this one starts over.") from None
+        await repository.failpoints.reached("archive.put")
+        return Tip(tip.epoch, segment.last, hashlib.sha256(plain).digest())
+
+    async def beat(self, tip: Tip, head: Head) -> Heartbeat:
+        """Writes a heartbeat and returns it."""
+        beat = Heartbeat(
+            time=await self._repository.store.now(),
+            cluster_id=head.cluster_id,
+            place=Place(tip.epoch, tip.position),
+            sha256=tip.sha256,
+            schema_id_high=head.schema_id_high,
+            epochs=head.epochs,
+        )
+        await self._repository.store.put(layout.HEARTBEAT, _heartbeat_document(beat))
+        return beat
+
+    async def _sealing_key(self, cluster_id: str) -> DataKey | None:
+        repository = self._repository
+        if not repository.keys.enabled:
+            return None
+        now = repository.clock.monotonic()
+        if self._key is None or now - self._key_made > KEY_SECONDS:
+            self._key = await repository.keys.create(cluster_id, f"archive/{repository.new_id()}")
+            self._key_made = now
+        return self._key
+
+    def _signed_body(self, name: str, content: bytes) -> bytes:
+        """What follows the signature, once that was found to be of a known key. Raises errors.BackupDamaged."""
+        head = len(_MAGIC) + KEY_ID_BYTES
+        key_id, signature = content[len(_MAGIC) : head].hex(), content[head : head + SIGNATURE_BYTES]
+        body = content[head + SIGNATURE_BYTES :]
+        if not content.startswith(_MAGIC) or not body:
+            raise _damaged(name, "it is no segment of an archive, version 1")
+        verifier = next((each for each in self._repository.verifiers if each.key_id == key_id), None)
+        if verifier is None:
+            raise _damaged(name, f"it is signed by the key {key_id}, which is not among those that are trusted here")
+        if not verifier.accepts(signature, _signed(name, body)):
+            raise _damaged(name, "its signature does not hold: it was changed, or belongs elsewhere")
+        return body
+
+    async def _key_of(self, name: str, body: bytes) -> DataKey | None:
+        """The key that a segment is sealed under; None for one that is not sealed."""
+        if body.startswith(_ZSTD_MAGIC):
+            return None
+        try:
+            return await self._repository.keys.open(Header.parse(body).key_id)
+        except Tampered as tampered:
+            raise _damaged(name, str(tampered)) from None
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveRules:
+    """When a segment is sealed: at so many bytes, or so many seconds after the one before."""
+
+    seal_bytes: int = 1024 * 1024
+    seal_seconds: float = 5.0
+
+
+_MAGIC = b"LSRSEG1\0"
+KEY_ID_BYTES = 16
+SIGNATURE_BYTES = 64
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+
+
+def _signed(name: str, body: bytes) -> bytes:
+    """What is signed: the place as well as the bytes."""
+    return _MAGIC + name.encode() + b"\0" + hashlib.sha256(body).digest()
+
+
+def _follows(before: SegmentSpan, after: SegmentSpan) -> bool:
+    """Whether a segment is the next one of the same line."""
+    return after.epoch == before.epoch and after.first == before.last + 1
+
+
+def _packed(name: str, plain: bytes, key: DataKey | None, salt: bytes, prefix: bytes) -> bytes:
+    compressor = Compressor("zstd")
+    compressed = compressor.update(plain) + compressor.finish()
+    return compressed if key is None else seal(key, name, compressed, salt=salt, prefix=prefix)
+
+
+def _unpacked(name: str, content: bytes, key: DataKey | None) -> bytes:
+    compressed = content if key is None else open_sealed(key, name, content)
+    decompressor = Decompressor("zstd", output_bytes_max=SEGMENT_BYTES_MAX)
+    return decompressor.update(compressed) + decompressor.finish()
+
+
+def _heartbeat_document(beat: Heartbeat) -> bytes:
+    document = {
+        "time": beat.time.isoformat(),
+        "cluster_id": beat.cluster_id,
+        "epoch": beat.place.epoch,
+        "position": beat.place.position,
+        "sha256": beat.sha256.hex() if beat.sha256 else None,
+        "schema_id_high": beat.schema_id_high,
+        "epochs": [[line.id, line.parent, line.fork_position] for line in beat.epochs],
+    }
+    return json.dumps(document, sort_keys=True).encode()
+
+
+def _read_heartbeat(content: bytes) -> Heartbeat:
+    document = json.loads(content)
+    return Heartbeat(
+        time=datetime.fromisoformat(document["time"]),
+        cluster_id=str(document["cluster_id"]),
+        place=Place(int(document["epoch"]), int(document["position"])),
+        sha256=bytes.fromhex(document["sha256"]) if document["sha256"] else None,
+        schema_id_high=int(document["schema_id_high"]),
+        epochs=tuple(Epoch(int(number), parent, int(fork)) for number, parent, fork in document["epochs"]),
+    )
+
+
+def _damaged(name: str, problem: str) -> errors.BackupDamaged:
+    return errors.BackupDamaged(f"{name}: {problem}", metadata={"key": name})

@@ -1,0 +1,303 @@
+"""The catalog: what backups there are, by the object store's own word.
+
+A backup exists when its signed manifest does. What changes about it (verifications, pins, tombstones) are objects
+beside it, whose names say what they say, so a listing is enough. Manifests never change, so they are read once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from llm_schema_registry import errors
+from llm_schema_registry.objects.store import Listed, ObjectExists, ObjectNotFound, ObjectStore
+from services.backup.domain import ids, layout, manifest
+from services.backup.domain.documents import Verifier
+from services.backup.domain.manifest import ManifestInvalid
+from services.backup.domain.model import Level, Manifest, Verification
+
+READ_AT_ONCE = 8
+PROBLEMS_MAX = 100
+VERIFICATIONS_MAX = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A verification as the name of its object tells it."""
+
+    level: Level
+    time: datetime
+    passed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A backup with all that is said about it. sha256: of its manifest as stored. evidence: newest first.
+
+    buried: when retention decided that it goes; None while it stays.
+    """
+
+    manifest: Manifest
+    sha256: bytes
+    evidence: tuple[Evidence, ...] = ()
+    pinned: bool = False
+    buried: datetime | None = None
+
+    @property
+    def id(self) -> str:
+        return self.manifest.id
+
+    @property
+    def level(self) -> Level:
+        """Highest level that a verification passed, unless a later one found damage at that level or below."""
+        good = Level.V0
+        for each in reversed(self.evidence):
+            good = max(good, each.level) if each.passed else Level(min(good, max(0, each.level - 1)))
+        return good
+
+    @property
+    def verified_time(self) -> datetime | None:
+        """When the level was reached last."""
+        return next((each.time for each in self.evidence if each.passed and each.level >= self.level), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """All backups, newest first, and what of the rest cannot be trusted, in words."""
+
+    entries: tuple[Entry, ...]
+    problems: tuple[str, ...] = ()
+
+    def entry(self, backup_id: str) -> Entry | None:
+        return next((entry for entry in self.entries if entry.id == backup_id), None)
+
+
+class Catalog:
+    """The backups of one store."""
+
+    def __init__(self, store: ObjectStore, verifiers: Sequence[Verifier]) -> None:
+        self.store = store
+        self._verifiers = tuple(verifiers)
+        self._read: dict[tuple[str, str], tuple[Manifest, bytes] | str] = {}
+
+    async def listing(self) -> Listing:
+        """Every backup, newest first, tombstones included."""
+        listed = [each async for each in self.store.list(layout.BACKUPS) if layout.manifest_of(each.key)]
+        evidence, pins, tombstones = await asyncio.gather(self._evidence(), self._pins(), self._tombstones())
+        limit = asyncio.Semaphore(READ_AT_ONCE)
+
+        async def read(listed: Listed) -> tuple[Manifest, bytes] | str:
+            async with limit:
+                return await self._manifest(listed)
+
+        entries, problems = [], []
+        for found in await asyncio.gather(*(read(each) for each in listed)):
+            if isinstance(found, str):
+                problems.append(found)
+                continue
+            known, sha256 = found
+            entries.append(
+                Entry(
+                    manifest=known,
+                    sha256=sha256,
+                    evidence=tuple(sorted(evidence[known.id], key=lambda each: each.time, reverse=True)),
+                    pinned=known.id in pins,
+                    buried=tombstones.get(known.id),
+                )
+            )
+        there = {(each.key, each.etag) for each in listed}
+        self._read = {key: value for key, value in self._read.items() if key in there}
+        entries.sort(key=lambda entry: entry.id, reverse=True)
+        return Listing(tuple(entries), tuple(problems[:PROBLEMS_MAX]))
+
+    async def get(self, backup_id: str) -> Entry:
+        """A backup. Raises errors.BackupNotFound, errors.BackupDamaged for a manifest that cannot be trusted."""
+        if not ids.is_id(backup_id):
+            raise _unknown(backup_id)
+        key = layout.manifest(backup_id)
+        stored = await self.store.head(key)
+        if stored is None:
+            raise _unknown(backup_id)
+        found = await self._manifest(Listed(key, stored.size_bytes, stored.etag, stored.modify_time))
+        if isinstance(found, str):
+            raise errors.BackupDamaged(found, metadata={"key": key})
+        evidence, pins, tombstones = await asyncio.gather(self._evidence(backup_id), self._pins(), self._tombstones())
+        return Entry(
+            manifest=found[0],
+            sha256=found[1],
+            evidence=tuple(sorted(evidence[backup_id], key=lambda each: each.time, reverse=True)),
+            pinned=backup_id in pins,
+            buried=tombstones.get(backup_id),
+        )
+
+    async def record(self, verification: Verification) -> str:
+        """Keeps the evidence of a verification, and returns its key."""
+        key = layout.verification(
+            verification.backup_id, verification.level, verification.time, passed=verification.passed
+        )
+        await self.store.put(key, json.dumps(_evidence_document(verification), sort_keys=True, indent=1).encode())
+        return key
+
+    async def verifications(self, backup_id: str) -> tuple[Verification, ...]:
+        """The newest verifications of a backup, newest first."""
+        keys = [each.key async for each in self.store.list(layout.verifications(backup_id))]
+        found = [(key, layout.verification_of(key)) for key in keys]
+        newest = sorted(
+            ((key, told) for key, told in found if told is not None), key=lambda each: each[1].time, reverse=True
+        )
+        return tuple([await self.verification(key) for key, _ in newest[:VERIFICATIONS_MAX]])
+
+    async def verification(self, key: str) -> Verification:
+        """A verification by its object's key. Raises errors.OperationNotFound when it is gone."""
+        try:
+            content, _ = await self.store.get(key)
+            return _read_evidence(json.loads(content))
+        except ObjectNotFound:
+            raise errors.OperationNotFound(f"the verification {key} is gone with its backup") from None
+        except (ValueError, KeyError, TypeError):
+            raise errors.BackupDamaged(f"the record {key} cannot be read", metadata={"key": key}) from None
+
+    async def write(self) -> Listing:
+        """Writes `catalog.json`, what there is as one page for people and other programs, and returns it.
+
+        Nothing here reads it: the manifests are the truth.
+        """
+        listing = await self.listing()
+        page = {
+            "note": "Written for people. The manifests are the truth.",
+            "backups": [_page(entry) for entry in listing.entries],
+            "problems": list(listing.problems),
+        }
+        await self.store.put(layout.CATALOG, json.dumps(page, indent=1).encode())
+        return listing
+
+    async def rebuild(self) -> tuple[Listing, list[str]]:
+        """Reads every manifest anew, compares what the store lists with what they say, and writes the page.
+
+        Returns what there is, and what is wrong: manifests that cannot be trusted, objects that are missing or have
+        another size, objects that belong to no backup.
+        """
+        self._read.clear()
+        listing = await self.write()
+        sizes = {each.key: each.size_bytes async for each in self.store.list(layout.BACKUPS)}
+        problems = list(listing.problems)
+        wanted = set()
+        for entry in listing.entries:
+            wanted.add(layout.manifest(entry.id))
+            for record in entry.manifest.objects:
+                wanted.add(record.key)
+                size = sizes.get(record.key)
+                if size is None:
+                    problems.append(f"{record.key} is missing")
+                elif size != record.size_bytes:
+                    problems.append(f"{record.key} has {size} bytes, {record.size_bytes} were written")
+        problems += [f"{key} belongs to no backup" for key in sizes if key not in wanted]
+        return listing, problems[:PROBLEMS_MAX]
+
+    async def pin(self, backup_id: str, *, pinned: bool) -> Entry:
+        """Pins or unpins a backup and returns it. Raises as `get` does."""
+        entry = await self.get(backup_id)
+        if pinned:
+            with suppress(ObjectExists):
+                await self.store.put(layout.pin(backup_id), b"", if_absent=True)
+        else:
+            await self.store.delete(layout.pin(backup_id))
+        return replace(entry, pinned=pinned)
+
+    async def _manifest(self, listed: Listed) -> tuple[Manifest, bytes] | str:
+        """A manifest with its digest, or what is wrong with it."""
+        known = self._read.get((listed.key, listed.etag))
+        if known is None:
+            known = await self._read_manifest(listed.key)
+            self._read[listed.key, listed.etag] = known
+        return known
+
+    async def _read_manifest(self, key: str) -> tuple[Manifest, bytes] | str:
+        try:
+            content, _ = await self.store.get(key)
+        except ObjectNotFound:
+            return f"{key} vanished while it was read"
+        try:
+            found = manifest.decode(content, self._verifiers)
+        except ManifestInvalid as invalid:
+            return f"{key} cannot be trusted: {invalid}"
+        if found.id != layout.manifest_of(key):
+            return f"{key} cannot be trusted: it is the manifest of {found.id}"
+        return found, hashlib.sha256(content).digest()
+
+    async def _evidence(self, backup_id: str | None = None) -> dict[str, list[Evidence]]:
+        found: dict[str, list[Evidence]] = defaultdict(list)
+        prefix = layout.verifications(backup_id) if backup_id else layout.VERIFICATIONS
+        async for each in self.store.list(prefix):
+            told = layout.verification_of(each.key)
+            if told is not None:
+                found[told.backup_id].append(Evidence(told.level, told.time, told.passed))
+        return found
+
+    async def _pins(self) -> set[str]:
+        found = {layout.pin_of(each.key) async for each in self.store.list(layout.PINS)}
+        return {each for each in found if each}
+
+    async def _tombstones(self) -> dict[str, datetime]:
+        """When each buried backup was buried, by the store's clock."""
+        found = {}
+        async for each in self.store.list(layout.TOMBSTONES):
+            backup_id = layout.tombstone_of(each.key)
+            if backup_id:
+                found[backup_id] = each.modify_time
+        return found
+
+
+def _page(entry: Entry) -> dict[str, Any]:
+    manifest = entry.manifest
+    return {
+        "id": manifest.id,
+        "kind": manifest.kind.value,
+        "end_time": manifest.end_time.isoformat(),
+        "place": str(manifest.place),
+        "stored_bytes": manifest.stored_bytes,
+        "database_bytes": manifest.facts.database_bytes,
+        "server_version": manifest.facts.server_version,
+        "verified": entry.level.name,
+        "pinned": entry.pinned,
+        "being_deleted": entry.buried is not None,
+        "manifest_sha256": entry.sha256.hex(),
+    }
+
+
+def _evidence_document(verification: Verification) -> dict[str, Any]:
+    restore = verification.restore_seconds
+    return {
+        "backup_id": verification.backup_id,
+        "level": int(verification.level),
+        "time": verification.time.isoformat(),
+        "problems": list(verification.problems[:PROBLEMS_MAX]),
+        "duration_ms": round(verification.duration_seconds * 1000),
+        "restore_ms": None if restore is None else round(restore * 1000),
+    }
+
+
+def _read_evidence(document: dict[str, Any]) -> Verification:
+    restore = document["restore_ms"]
+    return Verification(
+        backup_id=str(document["backup_id"]),
+        level=Level(document["level"]),
+        time=datetime.fromisoformat(document["time"]),
+        problems=tuple(str(problem) for problem in document["problems"]),
+        duration_seconds=document["duration_ms"] / 1000,
+        restore_seconds=None if restore is None else restore / 1000,
+    )
+
+
+def _unknown(backup_id: str) -> errors.BackupNotFound:
+    return errors.BackupNotFound(
+        f"there is no backup {backup_id[:64]!r}; ListBackups shows those there are",
+        metadata={"backup_id": backup_id[:64]},
+    )

@@ -1,0 +1,142 @@
+"""Data keys: made for one backup or one stretch of the archive, wrapped for every recipient, kept beside the data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from llm_schema_registry import errors
+from llm_schema_registry.objects.store import ObjectNotFound, ObjectStore
+from services.backup.domain import keys, layout
+from services.backup.domain.documents import DocumentInvalid
+from services.backup.domain.keys import KeyDocument, Wrap
+from services.backup.domain.sealing import KEY_BYTES, DataKey
+from services.backup.ports import Dice, Recipient
+
+CACHED_MAX = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """What a rotation did: keys wrapped anew, keys that had the right recipients, names of those recipients."""
+
+    rewrapped: int
+    unchanged: int
+    recipients: tuple[str, ...]
+
+
+class DataKeys:
+    """The data keys of one repository. recipients: whom new keys are wrapped for; some may only be able to wrap."""
+
+    def __init__(self, store: ObjectStore, recipients: Sequence[Recipient], dice: Dice) -> None:
+        self._store = store
+        self._recipients = tuple(recipients)
+        self._dice = dice
+        self._opened: dict[str, DataKey] = {}
+
+    @property
+    def enabled(self) -> bool:
+        """Whether data is encrypted at all: it is when there is a recipient."""
+        return bool(self._recipients)
+
+    async def create(self, cluster_id: str, purpose: str) -> DataKey:
+        """A new key, wrapped, stored, read back and opened again: who could not restore does not back up.
+
+        Raises errors.KeyUnavailable when no recipient here can open it.
+        """
+        key = DataKey.of(self._dice(KEY_BYTES))
+        await self._store.put(layout.key(key.id, 1), await self._wrapped(key, cluster_id, purpose), if_absent=True)
+        return await self.open(key.id, cached=False)
+
+    async def open(self, key_id: str, *, cached: bool = True) -> DataKey:
+        """A key by its id. Raises errors.KeyUnavailable, naming the recipients it was wrapped for."""
+        if cached and key_id in self._opened:
+            return self._opened[key_id]
+        document, _ = await self._document(key_id)
+        names = ", ".join(wrap.recipient for wrap in document.wraps)
+        problems = []
+        for wrap in document.wraps:
+            for recipient in self._recipients:
+                if recipient.name != wrap.recipient or not recipient.opens:
+                    continue
+                try:
+                    key = keys.opened(document, await recipient.unwrap(wrap.value, document.context))
+                except errors.KeyUnavailable as failed:
+                    problems.append(f"{recipient.name}: {failed.message}")
+                else:
+                    return self._remember(key)
+        told = "; ".join(problems) or "none of those keys is configured here"
+        raise errors.KeyUnavailable(
+            f"The data key {key_id} cannot be opened. It was wrapped for {names}: {told}.",
+            metadata={"key_id": key_id, "recipients": names},
+        )
+
+    async def rotate(self, *, dry_run: bool) -> Rotation:
+        """Wraps every key anew for the recipients of now, where those differ. The data stays as it is.
+
+        Raises errors.KeyUnavailable at the first key that cannot be opened; those before it are done.
+        """
+        wanted = tuple(sorted(recipient.name for recipient in self._recipients))
+        if not wanted:
+            raise errors.KeyUnavailable("no recipient is configured: a rotation would leave the keys to nobody")
+        rewrapped = unchanged = 0
+        for key_id in await self.ids():
+            document, number = await self._document(key_id)
+            if tuple(sorted(wrap.recipient for wrap in document.wraps)) == wanted:
+                unchanged += 1
+                continue
+            rewrapped += 1
+            if dry_run:
+                continue
+            key = await self.open(key_id, cached=False)
+            content = await self._wrapped(key, document.context["cluster_id"], document.context["purpose"])
+            await self._store.put(layout.key(key_id, number + 1), content, if_absent=True)
+            await self.open(key_id, cached=False)
+            for old in range(1, number + 1):
+                await self._store.delete(layout.key(key_id, old))
+        return Rotation(rewrapped, unchanged, wanted)
+
+    async def ids(self) -> Sequence[str]:
+        """Ids of all keys in the store."""
+        found = {told[0] async for each in self._store.list(layout.KEYS) if (told := layout.key_of(each.key))}
+        return sorted(found)
+
+    async def remove(self, key_id: str) -> None:
+        """Removes a key's documents: what it sealed can never be read again."""
+        for key in [each.key async for each in self._store.list(layout.key_versions(key_id))]:
+            await self._store.delete(key)
+        self._opened.pop(key_id, None)
+
+    async def _wrapped(self, key: DataKey, cluster_id: str, purpose: str) -> bytes:
+        context = keys.context_of(cluster_id, purpose)
+        wraps = [
+            Wrap(recipient.name, recipient.algorithm, await recipient.wrap(key.key, context))
+            for recipient in self._recipients
+        ]
+        return keys.encode(KeyDocument(key.id, context, tuple(wraps)))
+
+    async def _document(self, key_id: str) -> tuple[KeyDocument, int]:
+        """The newest document of a key, and its number."""
+        listed = [each.key async for each in self._store.list(layout.key_versions(key_id))]
+        numbers = [told[1] for key in listed if (told := layout.key_of(key))]
+        if not numbers:
+            raise errors.KeyUnavailable(
+                f"The data key {key_id} is not in the store: restore its objects under `keys/{key_id}/`.",
+                metadata={"key_id": key_id},
+            )
+        number = max(numbers)
+        newest = layout.key(key_id, number)
+        try:
+            content, _ = await self._store.get(newest)
+            document = keys.decode(content)
+        except (DocumentInvalid, ObjectNotFound) as invalid:
+            raise errors.KeyUnavailable(f"{newest} cannot be read: {invalid}", metadata={"key": newest}) from None
+        if document.key_id != key_id:
+            raise errors.KeyUnavailable(f"{newest} is the document of another key", metadata={"key": newest})
+        return document, number
+
+    def _remember(self, key: DataKey) -> DataKey:
+        if len(self._opened) >= CACHED_MAX:
+            self._opened.clear()
+        self._opened[key.id] = key
+        return key

@@ -1,0 +1,264 @@
+"""What happens by itself: backups at their moments, their verification, drills, copies, deletions, and swaps that a
+process left unfinished. One process of many does it, under a lease; everything it needs to know is in the store."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from llm_schema_registry import errors
+from llm_schema_registry.objects.store import ObjectStore
+from services.backup.domain import layout
+from services.backup.domain.model import Kind, Level
+from services.backup.domain.operation import OperationKind, Subject
+from services.backup.domain.restore import RestoreState
+from services.backup.domain.schedules import Schedule, due
+from services.backup.ports import Election
+from services.backup.usecases.catalog import Entry, Listing
+from services.backup.usecases.copying import Copying
+from services.backup.usecases.drill import Drill
+from services.backup.usecases.make_backup import MakeBackup, Wanted
+from services.backup.usecases.operations import Operations
+from services.backup.usecases.prune import Prune
+from services.backup.usecases.repository import SCHEDULING, Repository
+from services.backup.usecases.swap import Swap
+from services.backup.usecases.verify import Verify
+
+ROUND_SECONDS = 15.0
+RETRY_SECONDS = 60.0
+RETRY_SECONDS_MAX = 900.0
+HOUR_SECONDS = 3600.0
+REVERIFY_DAYS = 7
+ACTOR = "schedule"
+
+Report = Callable[..., None]
+
+
+@dataclass(frozen=True, slots=True)
+class Plans:
+    """What is due when. schedules: of backups. drill: None for never.
+
+    enabled: without, nothing is made, verified, tried or deleted by itself.
+    """
+
+    schedules: Sequence[Schedule]
+    drill: Schedule | None
+    enabled: bool = True
+
+
+@dataclass(slots=True)
+class _Chore:
+    """Something that is done every so often, and less often while it fails."""
+
+    name: str
+    work: Callable[[], Awaitable[None]]
+    every_seconds: float
+    next_time: float = 0.0
+    failures: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Hands:
+    """The use cases that do the work. copying: None without a second store."""
+
+    operations: Operations
+    make: MakeBackup
+    verify: Verify
+    drill: Drill
+    prune: Prune
+    swap: Swap
+    copying: Copying | None
+
+
+@dataclass(slots=True)
+class KeepingState:
+    """leading: this process does it. problems: of chores that failed last, by name."""
+
+    leading: bool = False
+    problems: dict[str, str] = field(default_factory=dict)
+
+
+class Keeping:
+    """Does what is due in one repository."""
+
+    def __init__(self, repository: Repository, hands: Hands, plans: Plans, report: Report) -> None:
+        self._repository = repository
+        self._hands = hands
+        self._plans = plans
+        self._report = report
+        self.state = KeepingState()
+        scheduled = [
+            _Chore("backups", self.make_due, 0),
+            _Chore("verification", self.verify_due, 60),
+            _Chore("drill", self.drill_due, 60),
+            _Chore("retention", self.prune, HOUR_SECONDS),
+        ]
+        self._chores = [
+            _Chore("unfinished restores", self.end_unfinished, 0),
+            *(scheduled if plans.enabled else []),
+            _Chore("second store", self.copy, 10),
+            _Chore("replaced databases", self.release, 300),
+            _Chore("records of operations", self.forget, HOUR_SECONDS),
+        ]
+
+    async def check(self) -> str | None:
+        """Which chores failed last, in words; None when none did."""
+        return "; ".join(f"{name}: {problem}" for name, problem in self.state.problems.items()) or None
+
+    async def run(self, election: Election) -> None:
+        """Does what is due, for ever, whenever this process can have the office."""
+        while True:
+            try:
+                async with election.held(SCHEDULING) as elected:
+                    if elected:
+                        async with self._repository.leases.held(SCHEDULING):
+                            await self._lead()
+            except errors.Error as error:
+                if not isinstance(error, errors.OperationRunning):
+                    self._report("schedules stand still", message=error.message)
+            finally:
+                self.state.leading = False
+            await asyncio.sleep(ROUND_SECONDS)
+
+    async def _lead(self) -> None:
+        self.state.leading = True
+        while True:
+            for chore in self._chores:
+                if self._repository.clock.monotonic() >= chore.next_time:
+                    await self._do(chore)
+            await asyncio.sleep(ROUND_SECONDS)
+
+    async def _do(self, chore: _Chore) -> None:
+        """Does a chore, and notes when to do it again."""
+        try:
+            await chore.work()
+        except errors.LeaseLost:
+            raise
+        except errors.Error as failed:
+            chore.failures += 1
+            if self.state.problems.get(chore.name) != failed.message:
+                self._report("chore failed", chore=chore.name, reason=failed.reason, message=failed.message)
+            self.state.problems[chore.name] = failed.message
+            wait = min(RETRY_SECONDS_MAX, RETRY_SECONDS * 2 ** min(chore.failures - 1, 10))
+        else:
+            chore.failures, wait = 0, chore.every_seconds
+            self.state.problems.pop(chore.name, None)
+        chore.next_time = self._repository.clock.monotonic() + wait
+
+    # Chores
+
+    async def end_unfinished(self) -> None:
+        """Goes on with swaps that a process began and none works on."""
+        for restore in await self._hands.swap.unfinished():
+            reverting = restore.state is RestoreState.REVERTING
+            kind = OperationKind.REVERT_RESTORE if reverting else OperationKind.ACTIVATE_RESTORE
+            restore_id = restore.id
+            await self._ended(kind, lambda running, name=restore_id: self._hands.swap.go_on(name, running))
+
+    async def make_due(self) -> None:
+        """Makes the backups whose moments have come."""
+        store, now = self._repository.store, self._repository.clock.now()
+        listing = await self._repository.catalog.listing()
+        first_seen = await _first_seen(store)
+        for schedule in self._plans.schedules:
+            slots = [
+                entry.manifest.slot
+                for entry in listing.entries
+                if entry.manifest.kind is schedule.kind and entry.manifest.slot is not None
+            ]
+            # A repository without any backup gets its first one now, not at the next moment.
+            since = datetime.min.replace(tzinfo=UTC) if schedule.kind is Kind.DAILY else first_seen
+            slot = due(schedule, max(slots, default=None), now, since)
+            if slot is not None:
+                wanted = Wanted(schedule.kind, slot)
+                await self._ended(
+                    OperationKind.BACKUP, lambda running, wanted=wanted: self._hands.make.run(wanted, running)
+                )
+
+    async def verify_due(self) -> None:
+        """Verifies one backup that is due, the most important one first."""
+        listing = await self._repository.catalog.listing()
+        found = self.next_verification(listing)
+        if found is not None:
+            backup_id, level = found
+            await self._ended(OperationKind.VERIFY, lambda running: self._hands.verify.run(backup_id, level, running))
+
+    def next_verification(self, listing: Listing) -> tuple[str, Level] | None:
+        """Which backup to verify next, and how far; None when all is done.
+
+        Daily and monthly ones to V3; the newest daily one, restored, to V4; of the rest so many that each is read once
+        within a day; after a week all of them again: bytes rot.
+        """
+        now = self._repository.clock.now()
+        entries = [entry for entry in listing.entries if not entry.buried]
+        durable = [entry for entry in entries if entry.manifest.kind in {Kind.DAILY, Kind.MONTHLY}]
+        for entry in durable:
+            if not _checked(entry, Level.V3):
+                return entry.id, Level.V3
+        newest = next((entry for entry in durable if entry.manifest.kind is Kind.DAILY), None)
+        if newest is not None and newest.level >= Level.V3 and not _checked(newest, Level.V4):
+            return newest.id, Level.V4
+        rest = [entry for entry in entries if not _checked(entry, Level.V3)]
+        hour = now - timedelta(hours=1)
+        lately = sum(1 for entry in entries if (last := _checked(entry, Level.V3)) and last > hour)
+        if rest and lately < math.ceil(len(rest) / 24):
+            return rest[-1].id, Level.V3
+        old = [(last, entry.id) for entry in entries if (last := _checked(entry, Level.V3))]
+        if old and min(old)[0] < now - timedelta(days=REVERIFY_DAYS):
+            return min(old)[1], Level.V3
+        return None
+
+    async def drill_due(self) -> None:
+        """Tries a restore when its moment has come."""
+        if self._plans.drill is None:
+            return
+        newest = await self._hands.drill.newest()
+        now = self._repository.clock.now()
+        first_seen = await _first_seen(self._repository.store)
+        slot = due(self._plans.drill, newest.time if newest else None, now, first_seen)
+        if slot is not None and (await self._repository.catalog.listing()).entries:
+            await self._ended(OperationKind.DRILL, self._hands.drill.run)
+
+    async def copy(self) -> None:
+        """Brings the second store up to date."""
+        if self._hands.copying is not None:
+            await self._hands.copying.round()
+
+    async def prune(self) -> None:
+        """Deletes what is no longer kept."""
+        pruned = await self._hands.prune.apply()
+        if pruned.plan.blocked:
+            self._report("retention deletes nothing", message=pruned.plan.blocked)
+        elif pruned.buried or pruned.deleted or pruned.segments:
+            self._report("retention", buried=pruned.buried, deleted=pruned.deleted, segments=pruned.segments)
+
+    async def release(self) -> None:
+        """Drops replaced databases whose time is over."""
+        for restore_id in await self._hands.swap.release_old():
+            self._report("replaced database dropped", restore_id=restore_id)
+
+    async def forget(self) -> None:
+        """Forgets operations that ended long ago."""
+        await self._hands.operations.forget_old()
+
+    async def _ended(self, kind: OperationKind, work: Callable[..., Awaitable[Subject]]) -> None:
+        """Runs work as an operation and waits for its end. Raises errors.BackupFailed with its error."""
+        operation = await self._hands.operations.begin(kind, work, actor=ACTOR)
+        ended = await self._hands.operations.wait(operation.name)
+        if ended.error is not None:
+            cls = errors.by_reason(ended.error.reason) or errors.Internal
+            raise cls(ended.error.message, metadata={"operation": operation.name})
+
+
+def _checked(entry: Entry, level: Level) -> datetime | None:
+    """When the backup was last verified to a level or beyond, whatever came of it."""
+    return max((each.time for each in entry.evidence if each.level >= level), default=None)
+
+
+async def _first_seen(store: ObjectStore) -> datetime:
+    """When the repository was made; the far future before that: nothing can be due in it."""
+    stored = await store.head(layout.REPOSITORY)
+    return stored.modify_time if stored else datetime.max.replace(tzinfo=UTC)

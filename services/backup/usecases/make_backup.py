@@ -1,0 +1,224 @@
+"""Makes a backup: one snapshot, its facts and its dump side by side, then the manifest, which alone makes it exist."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from llm_schema_registry import errors
+from llm_schema_registry.objects.store import Lock, ObjectExists, Placement
+from services.backup.domain import layout, manifest
+from services.backup.domain.compression import Compression
+from services.backup.domain.model import DatabaseFacts, EncryptionRecord, Kind, Level, Manifest
+from services.backup.domain.operation import OperationKind, Subject
+from services.backup.domain.sealing import ALGORITHM, CHUNK_BYTES, DataKey
+from services.backup.ports import Snapshot, Source
+from services.backup.usecases.leases import PATIENCE_SECONDS, Lease
+from services.backup.usecases.operations import Running
+from services.backup.usecases.remove import remove_backup
+from services.backup.usecases.repository import WRITING, Repository
+from services.backup.usecases.storing import OBJECT_BYTES_MAX, DumpStore, StoredDump, Wrapping
+from services.backup.usecases.together import together
+from services.backup.usecases.verify import Verify
+
+DUMP_FORMAT = "pgc/1"
+DUMP_BYTES_MIN = 1024
+"""An archive of pg_dump with the registry's tables in it is never smaller."""
+CLEANING_SECONDS = 30.0
+DURABLE = frozenset({Kind.DAILY, Kind.MONTHLY})
+"""Kinds that are kept for more than the thirty days that the cheaper storage class bills at least."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A backup that is to be made. slot: the scheduled moment it is for; None when somebody asked for it."""
+
+    kind: Kind
+    slot: datetime | None = None
+    pinned: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BackupRules:
+    """How backups are made.
+
+    lock_days: how long daily and monthly backups are locked in a store that can lock; 0 locks none.
+    shrink_max: what part of the versions of the backup before may be missing; more looks like a loss, and is refused
+    for scheduled kinds.
+    """
+
+    code_version: str
+    compression: Compression = "zstd"
+    compression_level: int = 3
+    object_bytes_max: int = OBJECT_BYTES_MAX
+    lock_days: int = 0
+    shrink_max: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """What came of a snapshot."""
+
+    facts: DatabaseFacts
+    dump: StoredDump
+    dump_version: str
+
+
+class MakeBackup:
+    """Makes backups of one registry in one repository."""
+
+    kind = OperationKind.BACKUP
+
+    def __init__(self, source: Source, repository: Repository, verify: Verify, rules: BackupRules) -> None:
+        self._source = source
+        self._repository = repository
+        self._verify = verify
+        self._rules = rules
+
+    async def run(self, wanted: Wanted, running: Running) -> Subject:
+        """Makes the backup, verifies it to V2, and returns its id.
+
+        Atomic: whatever ends it early, no manifest was written, and what was stored is removed as far as the store can
+        be reached (what is left over is swept later). Raises what its steps raise: errors.DatabaseUnavailable,
+        DatabaseUnfit, ToolMismatch, WrongCluster, KeyUnavailable, OperationRunning, LeaseLost, BackupFailed,
+        BackupDamaged, ObjectStoreUnavailable, ObjectStoreDenied.
+        """
+        repository = self._repository
+        async with repository.leases.held(WRITING, patience_seconds=PATIENCE_SECONDS) as lease:
+            if wanted.slot is not None and (done := await self._made(wanted)):
+                return Subject("backup", done)
+            backup_id = repository.new_id()
+            running.about(Subject("backup", backup_id))
+            try:
+                await self._make(backup_id, wanted, lease, running)
+            except BaseException:
+                await asyncio.shield(self._remove(backup_id))
+                raise
+        return Subject("backup", backup_id)
+
+    async def _made(self, wanted: Wanted) -> str | None:
+        """The backup of this slot, when another process was faster."""
+        listing = await self._repository.catalog.listing()
+        same = (
+            entry.id
+            for entry in listing.entries
+            if entry.manifest.kind is wanted.kind and entry.manifest.slot == wanted.slot and not entry.buried
+        )
+        return next(same, None)
+
+    async def _make(self, backup_id: str, wanted: Wanted, lease: Lease, running: Running) -> None:
+        repository, clock = self._repository, self._repository.clock
+        began = clock.now()
+        async with running.step("check"):
+            head = await self._source.head()
+            await repository.bind(head.cluster_id)
+            keys = repository.keys
+            key = await keys.create(head.cluster_id, f"backup/{backup_id}") if keys.enabled else None
+            await repository.failpoints.reached("backup.checked")
+        taken = await self._take(backup_id, wanted, key, running)
+        async with running.step("commit") as say:
+            listing = await repository.catalog.listing()
+            before = listing.entries[0] if listing.entries else None
+            self._require_plausible(wanted, taken, before.manifest if before else None)
+            made = Manifest(
+                id=backup_id,
+                cluster_id=taken.facts.head.cluster_id,
+                kind=wanted.kind,
+                slot=wanted.slot,
+                start_time=began,
+                end_time=clock.now(),
+                lease_generation=lease.generation,
+                previous_sha256=before.sha256 if before else None,
+                code_version=self._rules.code_version,
+                dump_version=taken.dump_version,
+                dump_format=DUMP_FORMAT,
+                dump_bytes=taken.dump.dump_bytes,
+                dump_sha256=taken.dump.dump_sha256,
+                compression=self._rules.compression,
+                encryption=EncryptionRecord(ALGORITHM, key.id, CHUNK_BYTES) if key else None,
+                facts=taken.facts,
+                objects=taken.dump.objects,
+            )
+            await self._commit(made, wanted, lease)
+            say(f"{backup_id} at {made.place}, {made.stored_bytes} bytes stored of {made.dump_bytes}")
+        async with running.step("verify") as say:
+            verification = await self._verify.verify(backup_id, Level.V2, running)
+            if not verification.passed:
+                raise errors.BackupDamaged(
+                    f"Backup {backup_id} is damaged already: {verification.problems[0]}",
+                    metadata={"backup_id": backup_id},
+                )
+            say("the store has what was written, and the keys of a restore open it")
+
+    async def _take(self, backup_id: str, wanted: Wanted, key: DataKey | None, running: Running) -> _Taken:
+        """Reads the facts and stores the dump, both of one snapshot, side by side."""
+        repository = self._repository
+        wrapping = self._wrapping(wanted.kind, key)
+
+        def tell(dump_bytes: int, objects: int) -> None:
+            running.tell(bytes_done=dump_bytes, parts_done=objects)
+
+        async def store(snapshot: Snapshot) -> StoredDump:
+            dumps = DumpStore(repository.store, repository.dice, repository.failpoints)
+            async with aclosing(snapshot.dump()) as dump:
+                return await dumps.save(backup_id, dump, wrapping, tell)
+
+        async with running.step("dump") as say, self._source.snapshot() as snapshot:
+            await repository.failpoints.reached("backup.snapshot_open")
+            facts, dump = await together(snapshot.facts(), store(snapshot))
+            if dump.dump_bytes < DUMP_BYTES_MIN:
+                raise errors.BackupFailed(f"pg_dump wrote {dump.dump_bytes} bytes, which cannot be a registry")
+            say(f"{dump.dump_bytes} bytes of {sum(table.rows for table in facts.tables)} rows")
+            return _Taken(facts, dump, snapshot.dump_version)
+
+    def _wrapping(self, kind: Kind, key: DataKey | None) -> Wrapping:
+        """How a backup of this kind is stored."""
+        rules = self._rules
+        lock = None
+        if kind in DURABLE and rules.lock_days:
+            until = self._repository.clock.now() + timedelta(days=rules.lock_days)
+            lock = Lock("COMPLIANCE", until)
+        placement = Placement("STANDARD_IA" if kind in DURABLE else "STANDARD", lock)
+        return Wrapping(rules.compression, rules.compression_level, key, placement, rules.object_bytes_max)
+
+    def _require_plausible(self, wanted: Wanted, taken: _Taken, before: Manifest | None) -> None:
+        """Raises BackupFailed when a scheduled backup would hold far less than the one before it."""
+        scheduled = wanted.kind not in {Kind.MANUAL, Kind.SAFETY}
+        if before is None or not scheduled or before.place.epoch != taken.facts.head.epoch:
+            return
+        now, then = taken.facts.rows("versions"), before.facts.rows("versions")
+        if then and now < then * (1 - self._rules.shrink_max):
+            raise errors.BackupFailed(
+                f"The registry holds {now} versions, the backup before ({before.id}) held {then}: that looks like a"
+                " loss. If it is meant, make one backup by hand (kind MANUAL); the schedule goes on from there.",
+                metadata={"versions": now, "versions_before": then, "backup_id": before.id},
+            )
+
+    async def _commit(self, made: Manifest, wanted: Wanted, lease: Lease) -> None:
+        """Writes the manifest while this process holds the office, and takes it back when that is no longer so."""
+        repository = self._repository
+        await self._verify.require_stored(made)
+        content = manifest.encode(made, repository.signer)
+        if wanted.pinned or wanted.kind is Kind.SAFETY:
+            # Before the manifest: a backup that is to be pinned is never without.
+            with suppress(ObjectExists):
+                await repository.store.put(layout.pin(made.id), b"", if_absent=True)
+        await repository.failpoints.reached("backup.before_commit")
+        await lease.require()
+        key = layout.manifest(made.id)
+        placement = self._wrapping(made.kind, None).placement
+        await repository.store.put(key, content, if_absent=True, placement=Placement("STANDARD", placement.lock))
+        await repository.failpoints.reached("backup.committed")
+        # A process that slept between the two lines above may have written what nobody expected any more.
+        await lease.require()
+        with suppress(errors.Error):
+            await repository.catalog.write()
+
+    async def _remove(self, backup_id: str) -> None:
+        """Removes what a failed run stored, the manifest first. What cannot be removed now is swept later."""
+        repository = self._repository
+        with suppress(errors.Error, TimeoutError):
+            async with asyncio.timeout(CLEANING_SECONDS):
+                await remove_backup(repository, backup_id)

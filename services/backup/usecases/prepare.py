@@ -1,0 +1,328 @@
+"""Prepares a restore: a backup and the changes behind it, in a place beside the live one, verified there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from llm_schema_registry import errors
+from services.backup.domain import ids
+from services.backup.domain.forks import LineUnknown, known_lines, shared_position
+from services.backup.domain.model import Epoch, Head, Level, Place, StoredChange
+from services.backup.domain.operation import OperationKind, Subject
+from services.backup.domain.restore import LossWindow, Restore, RestoreState
+from services.backup.domain.targets import Base, Cut, Known, Latest, RestorePlan, Target, Unreachable, plan
+from services.backup.ports import Places
+from services.backup.usecases.archive import Archive, Heartbeat
+from services.backup.usecases.catalog import Entry, Listing
+from services.backup.usecases.journal import Journal
+from services.backup.usecases.leases import PATIENCE_SECONDS
+from services.backup.usecases.operations import Running
+from services.backup.usecases.reading import DumpReader
+from services.backup.usecases.repository import RESTORING, Repository
+from services.backup.usecases.scratch import Scratch
+from services.backup.usecases.verify import differences
+
+PAGE = 1000
+PAGE_BYTES = 8 * 1024 * 1024
+TAIL_ROUNDS_MAX = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """All that is known of the history: backups, archive, and the live database when it can be read."""
+
+    listing: Listing
+    heartbeat: Heartbeat | None
+    live: Head | None
+    epochs: tuple[Epoch, ...]
+
+    @property
+    def lines(self) -> dict[int, Epoch]:
+        return {line.id: line for line in self.epochs}
+
+    def without_live(self) -> Survey:
+        """What would be known if the database were gone."""
+        return replace(self, live=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsed:
+    """What a rehearsal led to: where its history ended, the time of the newest change, and what is wrong."""
+
+    place: Place
+    time: datetime
+    problems: tuple[str, ...]
+
+
+class Prepare:
+    """Prepares restores of one registry."""
+
+    kind = OperationKind.PREPARE_RESTORE
+
+    def __init__(self, repository: Repository, archive: Archive, places: Places, journal: Journal) -> None:
+        self._repository = repository
+        self.archive = archive
+        self._places = places
+        self._journal = journal
+        self._scratch = Scratch(places, repository)
+        self._reader = DumpReader(repository.store, repository.keys)
+
+    # What can be reached
+
+    async def survey(self) -> Survey:
+        """What is known now. Raises errors.ObjectStoreUnavailable, errors.BackupDamaged when histories contradict."""
+        listing = await self._repository.catalog.listing()
+        beat = await self.archive.heartbeat()
+        live = await self.live_head()
+        cluster = await self._repository.cluster_id()
+        if live is not None and cluster is not None and live.cluster_id != cluster:
+            live = None  # A fresh database, or another registry's: nothing of this history.
+        try:
+            lines = known_lines(
+                *(entry.manifest.facts.head.epochs for entry in listing.entries),
+                beat.epochs if beat else (),
+                live.epochs if live else (),
+            )
+        except ValueError as error:
+            raise errors.BackupDamaged(f"The store and the database contradict each other: {error}.") from None
+        return Survey(listing, beat, live, tuple(lines[number] for number in sorted(lines)))
+
+    async def live_head(self) -> Head | None:
+        """Where the live database stands; None when it cannot be read."""
+        try:
+            if self._places.live not in await self._places.existing():
+                return None
+            return await self._places.head(self._places.live)
+        except errors.Error:
+            return None
+
+    async def way(self, target: Target, level: Level, survey: Survey) -> RestorePlan:
+        """The way to the target. Raises errors.TargetUnreachable, which says what can be reached."""
+        bases = [
+            Base(entry.id, entry.manifest.place, entry.manifest.facts.time, entry.level)
+            for entry in survey.listing.entries
+        ]
+        beat = survey.heartbeat
+        known = Known(beat.place, beat.time) if beat else None
+        try:
+            return plan(target, bases, await self.archive.spans(), survey.epochs, level=level, heartbeat=known)
+        except Unreachable as unreachable:
+            raise _unreachable(unreachable) from None
+
+    async def window(self, restore: Restore) -> LossWindow:
+        """What would be lost by activating the restore now."""
+        survey = await self.survey()
+        place = restore.place or Place(1, 0)
+        live = survey.live.place if survey.live else survey.heartbeat.place if survey.heartbeat else place
+        try:
+            shared = shared_position(survey.lines, place, live)
+        except LineUnknown as unknown:
+            raise errors.BackupDamaged(f"What would be lost cannot be told: {unknown}.") from None
+        changes = max(0, live.position - shared)
+        if not changes or survey.live is None:
+            return LossWindow(survey.live is not None, live, changes)
+        first = await self.time_of(shared + 1)
+        return LossWindow(True, live, changes, first, await self.time_of(live.position))
+
+    async def time_of(self, position: int) -> datetime | None:
+        try:
+            found = await self._places.changes(self._places.live, position - 1, limit=1, bytes_max=1)
+        except errors.Error:
+            return None
+        return found[0].time if found else None
+
+    # The work
+
+    async def run(self, restore_id: str, target: Target, level: Level, running: Running) -> Subject:
+        """Prepares the restore, or drops all of it. Raises as RestoreService.PrepareRestore says."""
+        repository = self._repository
+        async with repository.leases.held(RESTORING, patience_seconds=PATIENCE_SECONDS):
+            await self.sweep()
+            began = repository.clock.monotonic()
+            async with running.step("plan") as say:
+                survey = await self.survey()
+                way = await self.way(target, level, survey)
+                entry = survey.listing.entry(way.base.id)
+                assert entry is not None, "a plan begins with a backup of the listing"
+                await self._scratch.require_fit(entry.manifest)
+                say(f"backup {entry.id} at {entry.manifest.place}, then {len(way.pieces)} segments of the archive")
+            restore = Restore(
+                id=restore_id,
+                state=RestoreState.PREPARING,
+                target=target,
+                backup_id=entry.id,
+                scratch=self._places.scratch(ids.token(restore_id)),
+                actor=running.operation.actor,
+                start_time=repository.clock.now(),
+            )
+            restore = await self._journal.write(restore)
+            try:
+                restore = await self._fill(restore, entry, way, running)
+            except BaseException as failure:
+                await asyncio.shield(self._give_up(restore, failure))
+                raise
+            seconds = repository.clock.monotonic() - began
+            await self._journal.write(
+                restore,
+                state=RestoreState.PREPARED,
+                prepare_time=repository.clock.now(),
+                prepare_seconds=seconds,
+            )
+        return Subject("restore", restore_id)
+
+    async def _fill(self, restore: Restore, entry: Entry, way: RestorePlan, running: Running) -> Restore:
+        name = restore.scratch
+        time = await self._load(name, entry, way, running)
+        if isinstance(restore.target, Latest):
+            async with running.step("follow") as say:
+                place = await self.follow_live(name, (await self._places.head(name)).place)
+                say(f"the history ends at {place}")
+        async with running.step("verify") as say:
+            check = await self._places.check(name)
+            if check.problems:
+                raise errors.RestoreFailed(f"The registry's own check found: {'; '.join(check.problems[:5])}.")
+            facts = await self._places.facts(name)
+            # Nobody writes here by accident; the activation allows it.
+            await self._places.set_fenced(name, fenced=True)
+            say(f"{check.schemas} schemas and {check.changes} changes are in order")
+        return replace(
+            restore,
+            place=facts.head.place,
+            place_time=time,
+            subjects=facts.rows("subjects"),
+            versions=facts.rows("versions"),
+            schemas=facts.rows("schemas"),
+        )
+
+    async def _load(self, name: str, entry: Entry, way: RestorePlan, running: Running) -> datetime:
+        """Fills a place from a backup, compares it, replays the archive, and returns the newest change's time."""
+        manifest = entry.manifest
+
+        def tell(dump_bytes: int, objects: int) -> None:
+            running.tell(bytes_done=dump_bytes, bytes_total=manifest.dump_bytes, parts_done=objects)
+
+        async with running.step("restore") as say, aclosing(self._reader.read(manifest, tell)) as dump:
+            await self._scratch.fill(name, manifest, dump)
+            say(f"{manifest.dump_bytes} bytes into {name}")
+        async with running.step("compare") as say:
+            found = differences(manifest.facts, await self._places.facts(name))
+            if found:
+                raise errors.RestoreFailed(f"What was restored is not what was backed up: {'; '.join(found[:5])}.")
+            say("tables, rows and digests are those of the backup's snapshot")
+        async with running.step("replay") as say:
+            place, time = await self._replay(name, way, manifest.facts.time, running)
+            say(f"the archive leads to {place}")
+        return time
+
+    async def rehearse(self, way: RestorePlan, survey: Survey, running: Running) -> Rehearsed:
+        """Walks the whole way in a scratch place, which is dropped. The caller holds the office of restores.
+
+        Raises as `run` does.
+        """
+        entry = survey.listing.entry(way.base.id)
+        assert entry is not None, "a plan begins with a backup of the listing"
+        await self._scratch.require_fit(entry.manifest)
+        name = self._places.scratch(ids.token(self._repository.new_id()))
+        try:
+            time = await self._load(name, entry, way, running)
+            async with running.step("verify"):
+                check = await self._places.check(name)
+                head = await self._places.head(name)
+        finally:
+            await asyncio.shield(self._scratch.drop(name))
+        return Rehearsed(head.place, time, tuple(check.problems))
+
+    async def _replay(
+        self, name: str, way: RestorePlan, base_time: datetime, running: Running
+    ) -> tuple[Place, datetime]:
+        """Applies the archive's changes up to the target; where that is, and the time of the last one."""
+        cut, last, count = Cut(way), base_time, 0
+
+        async def counted() -> AsyncGenerator[StoredChange, None]:
+            nonlocal last, count
+            async with aclosing(self.archive.changes(way, cut)) as changes:
+                async for change in changes:
+                    last, count = change.time, count + 1
+                    yield change
+                    if count % PAGE == 0:
+                        running.tell(rows_done=count)
+
+        try:
+            async with aclosing(counted()) as changes:
+                place = await self._places.replay(name, changes)
+        except Unreachable as unreachable:
+            raise _unreachable(unreachable) from None
+        return place, last
+
+    async def follow_live(self, name: str, place: Place) -> Place:
+        """Applies what the live history has behind a place, when it can be read and goes on from there."""
+        live = await self.live_head()
+        cluster = await self._repository.cluster_id()
+        if live is None or live.cluster_id != cluster:
+            return place
+        try:
+            shared = shared_position(known_lines(live.epochs), place, live.place)
+        except LineUnknown:
+            return place
+        if shared < place.position:
+            return place  # The live history left this one before: nothing of it follows.
+        return await self._places.replay(name, self._live_changes(place.position, live.position))
+
+    async def _live_changes(self, after: int, end: int) -> AsyncGenerator[StoredChange, None]:
+        while after < end:
+            page = await self._places.changes(self._places.live, after, limit=PAGE, bytes_max=PAGE_BYTES)
+            if not page:
+                return
+            for change in page:
+                if change.position > end:
+                    return
+                yield change
+            after = page[-1].position
+
+    async def _give_up(self, restore: Restore, failure: BaseException) -> None:
+        """Drops what was begun and says so in the journal."""
+        await self._scratch.drop(restore.scratch)
+        problem = str(failure) if isinstance(failure, errors.Error) else "the preparation did not end"
+        # Where the journal cannot be written, the sweep finds a preparation that nobody works on.
+        with suppress(errors.Error):
+            await self._journal.write(restore, state=RestoreState.FAILED, problem=problem)
+
+    async def sweep(self) -> list[str]:
+        """Drops scratch places that nobody works on, and returns their names. The caller holds the office of restores.
+
+        A replaced place is never dropped here: only a release does that.
+        """
+        try:
+            existing = await self._places.existing()
+        except errors.Error:
+            return []
+        owners = {self._places.scratch(ids.token(restore_id)): restore_id for restore_id in await self._journal.ids()}
+        dropped = []
+        for name in existing:
+            if name == self._places.live or name != self._places.scratch(name[-ids.TOKEN_LENGTH :]):
+                continue
+            owner = await self._journal.get(owners[name]) if name in owners else None
+            if owner is not None and owner.state is RestoreState.PREPARING:
+                await self._give_up(owner, errors.RestoreFailed("the process that prepared it is gone"))
+            elif owner is None or owner.state in _OVER:
+                await self._scratch.drop(name)
+            else:
+                continue
+            dropped.append(name)
+        return dropped
+
+
+_OVER = frozenset({RestoreState.RELEASED, RestoreState.FAILED})
+
+
+def _unreachable(unreachable: Unreachable) -> errors.TargetUnreachable:
+    near = {
+        "nearest_before": str(unreachable.nearest_before) if unreachable.nearest_before else "",
+        "nearest_after": str(unreachable.nearest_after) if unreachable.nearest_after else "",
+    }
+    told = "".join(f" {name.replace('_', ' ')}: {place}." for name, place in near.items() if place)
+    return errors.TargetUnreachable(f"The target cannot be reached: {unreachable.reason}.{told}", metadata=near)

@@ -1,0 +1,76 @@
+"""A repository: one registry's backups and archive in one object store, with what use cases need to work on it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from llm_schema_registry import errors
+from llm_schema_registry.objects.store import ObjectExists, ObjectNotFound, ObjectStore
+from services.backup.domain import ids, layout
+from services.backup.domain.documents import Signer, Verifier
+from services.backup.ports import Clock, Dice, Failpoints
+from services.backup.usecases.catalog import Catalog
+from services.backup.usecases.data_keys import DataKeys
+from services.backup.usecases.leases import Leases
+
+FORMAT = "llm-schema-registry repository/1"
+WRITING = "repository"
+"""The office under which objects of backups are made and deleted: one backup at a time, and no deletion meanwhile."""
+ARCHIVING = "archive"
+RESTORING = "restore"
+SCHEDULING = "schedule"
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """One object store with the keys to it."""
+
+    store: ObjectStore
+    catalog: Catalog
+    keys: DataKeys
+    leases: Leases
+    signer: Signer
+    verifiers: Sequence[Verifier]
+    clock: Clock
+    dice: Dice
+    failpoints: Failpoints
+
+    def new_id(self) -> str:
+        """An id that nobody has."""
+        return ids.new_id(self.clock.now(), self.dice(ids.RANDOM_BYTES))
+
+    async def cluster_id(self) -> str | None:
+        """The registry that this store belongs to; None when it is empty. Raises errors.BackupDamaged."""
+        try:
+            content, _ = await self.store.get(layout.REPOSITORY)
+        except ObjectNotFound:
+            return None
+        try:
+            document = json.loads(content)
+            if document["format"] != FORMAT:
+                raise ValueError
+            return str(document["cluster_id"])
+        except (ValueError, KeyError, TypeError):
+            raise errors.BackupDamaged(
+                f"{layout.REPOSITORY} cannot be read: this store does not look like one of ours",
+                metadata={"key": layout.REPOSITORY},
+            ) from None
+
+    async def bind(self, cluster_id: str) -> None:
+        """Makes the store this registry's, for ever. Raises errors.WrongCluster when it is another's."""
+        known = await self.cluster_id()
+        if known is None:
+            document = {"format": FORMAT, "cluster_id": cluster_id}
+            try:
+                content = json.dumps(document, sort_keys=True).encode()
+                await self.store.put(layout.REPOSITORY, content, if_absent=True)
+            except ObjectExists:
+                known = await self.cluster_id()
+        if known not in {None, cluster_id}:
+            raise errors.WrongCluster(
+                f"The object store belongs to registry {known}, the database to {cluster_id}: use another bucket or"
+                " prefix for this database, or restore the registry that the store belongs to.",
+                metadata={"store_cluster_id": str(known), "database_cluster_id": cluster_id},
+            )

@@ -1,0 +1,128 @@
+"""How the archive and the stores are, for whoever asks and for the metrics."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import datetime
+
+from llm_schema_registry import errors
+from llm_schema_registry.objects.store import Capabilities, ObjectStore
+from services.backup.domain.model import Head, Level
+from services.backup.ports import Source
+from services.backup.usecases.archive import Archive, Heartbeat
+from services.backup.usecases.catalog import Catalog, Listing
+from services.backup.usecases.ship import Ship
+
+ASK_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveStatus:
+    """What the archive holds. live: None without the database. lag_seconds: what its loss would cost now."""
+
+    heartbeat: Heartbeat | None
+    live: Head | None
+    lag_seconds: float | None
+    restorable_from: datetime | None
+    restorable_to: datetime | None
+    segments: int
+    stored_bytes: int
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStatus:
+    """A store: what it can do, None when that could not be found out, and the newest backup in it."""
+
+    name: str
+    location: str
+    capabilities: Capabilities | None
+    newest: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class NamedStore:
+    """A store with what an operator calls it."""
+
+    name: str
+    location: str
+    store: ObjectStore
+    catalog: Catalog
+
+
+class Status:
+    """Tells how things are."""
+
+    def __init__(self, source: Source, archive: Archive, catalog: Catalog, ship: Ship | None) -> None:
+        self._source = source
+        self._archive = archive
+        self._catalog = catalog
+        self._ship = ship
+
+    async def archive(self) -> ArchiveStatus:
+        """How the archive is. Raises errors.ObjectStoreUnavailable."""
+        listing, beat = await asyncio.gather(self._catalog.listing(), self._archive.heartbeat())
+        segments, stored_bytes = await self._archive.size()
+        live = await self._live()
+        return ArchiveStatus(
+            heartbeat=beat,
+            live=live,
+            lag_seconds=await self._lag(beat, live),
+            restorable_from=_first(listing),
+            restorable_to=_last(listing, beat),
+            segments=segments,
+            stored_bytes=stored_bytes,
+            problem=self._ship.state.problem if self._ship else "",
+        )
+
+    async def store(self, named: NamedStore) -> StoreStatus:
+        """How a store is. What is wrong with it is part of the answer."""
+        capabilities, newest, problem = None, "", ""
+        try:
+            async with asyncio.timeout(ASK_SECONDS):
+                capabilities = await named.store.probe()
+                entries = (await named.catalog.listing()).entries
+                newest = entries[0].id if entries else ""
+        except errors.Error as failed:
+            problem = failed.message
+        except TimeoutError:
+            problem = f"the store did not answer within {ASK_SECONDS:g} s"
+        return StoreStatus(named.name, named.location, capabilities, newest, problem)
+
+    async def _live(self) -> Head | None:
+        try:
+            async with asyncio.timeout(ASK_SECONDS):
+                return await self._source.head()
+        except (errors.Error, TimeoutError):
+            return None
+
+    async def _lag(self, beat: Heartbeat | None, live: Head | None) -> float | None:
+        """Seconds since the oldest change that is not archived; 0 when all are, None when that cannot be told."""
+        if live is None or beat is None:
+            return None
+        if beat.place == live.place:
+            return 0.0
+        after = beat.place.position if beat.place.epoch == live.epoch else live.epochs[-1].fork_position
+        try:
+            pending = await self._source.changes(after, limit=1, bytes_max=1)
+        except errors.Error:
+            return None
+        # By the store's clock, as the heartbeat is.
+        now = await self._archive.now()
+        return max(0.0, (now - pending[0].time).total_seconds()) if pending else 0.0
+
+
+def _first(listing: Listing) -> datetime | None:
+    """The earliest moment that a restore can go to."""
+    usable = [entry.manifest.facts.time for entry in listing.entries if entry.level >= Level.V2 and not entry.buried]
+    return min(usable, default=None)
+
+
+def _last(listing: Listing, beat: Heartbeat | None) -> datetime | None:
+    """The latest moment that a restore can go to."""
+    usable = [entry.manifest.facts.time for entry in listing.entries if entry.level >= Level.V2 and not entry.buried]
+    if not usable:
+        return None
+    return max([*usable, beat.time] if beat else usable)

@@ -1,0 +1,159 @@
+"""How the program reaches the services: addresses, TLS, and what to say when nobody answers."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llm_schema_registry import errors
+from llm_schema_registry.cli.exit_codes import UsageFault
+
+if TYPE_CHECKING:
+    from llm_schema_registry.client import RegistryClient, Tls
+
+REGISTRY_TARGET = "127.0.0.1:9090"
+BACKUP_TARGET = "127.0.0.1:9190"
+SEVERAL_TARGETS = "10.0.0.1:9090,10.0.0.2:9090"
+
+_OTHER_NAME = "its certificate is for another name; --server-name says which one to expect"
+_MEANINGS = (
+    ("Connection refused", "nothing listens there"),
+    ("CERTIFICATE_VERIFY_FAILED", "its certificate is not of the authority in --ca-cert, or not valid now"),
+    ("Hostname Verification", _OTHER_NAME),
+    ("No match found for server name", _OTHER_NAME),
+    ("CERTIFICATE_REQUIRED", "it asks for a client certificate: --client-cert and --client-key"),
+    ("WRONG_VERSION_NUMBER", "it does not speak TLS; leave out --tls and the certificates"),
+    ("DNS resolution failed", "the name has no address"),
+    ("Name resolution", "the name has no address"),
+)
+"""What gRPC's words for a failed connection (grpcio 1.85) mean to whoever typed the command."""
+_CLOSED = ("Socket closed", "Connection reset", "Broken pipe", "recvmsg", "Stream removed")
+
+
+class Unreachable(errors.NotServing):
+    """Nobody answered at an address. It does not travel on the wire: the program says it itself."""
+
+    reason = "UNREACHABLE"
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """Where the services are and how to speak to them.
+
+    target, backup_target: `host:port`, or several numeric `address:port` with commas between, which are replicas.
+    timeout_seconds: for each call; None for the method's own deadline.
+    Raises UsageFault for what is no address, and for a certificate without key or a key without certificate.
+    """
+
+    target: str = REGISTRY_TARGET
+    backup_target: str = BACKUP_TARGET
+    tls: bool = False
+    ca_cert: Path | None = None
+    client_cert: Path | None = None
+    client_key: Path | None = None
+    server_name: str = ""
+    timeout_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.client_cert is None) != (self.client_key is None):
+            raise UsageFault("--client-cert and --client-key are given together or not at all.")
+        _check_target(self.target, "--target")
+        _check_target(self.backup_target, "--backup-target")
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether TLS is spoken: when it is asked for, or anything of it is given."""
+        return self.tls or bool(self.ca_cert or self.client_cert or self.server_name)
+
+    @asynccontextmanager
+    async def registry(self) -> AsyncIterator[RegistryClient]:
+        """A client of the registry. Inside, an error that no service sent is raised as Unreachable or Deadline with
+        the address, and every other error as it came. Raises UsageFault when a PEM file cannot be read.
+        """
+        from llm_schema_registry.client import RegistryClient  # noqa: PLC0415  # gRPC takes a while to load.
+
+        try:
+            opened = RegistryClient(_addresses(self.target), tls=self._tls())
+        except OSError as failed:
+            raise UsageFault(f"{failed.filename} cannot be read: {failed.strerror}.") from None
+        async with opened as client:
+            with self._telling_where("registry", self.target):
+                yield client
+
+    def _tls(self) -> Tls | None:
+        from llm_schema_registry.client import Tls  # noqa: PLC0415
+
+        if not self.encrypted:
+            return None
+        return Tls(self.ca_cert, self.client_cert, self.client_key, self.server_name or None)
+
+    @contextmanager
+    def _telling_where(self, service: str, target: str) -> Iterator[None]:
+        """Raises an error that the transport made up as one that names the service and its address."""
+        try:
+            yield
+        except errors.Error as error:
+            text = _transport_text(error)
+            who = f"The {service} at {target}"
+            if text is not None and error.code is errors.Code.DEADLINE_EXCEEDED:
+                message = f"{who} did not answer in time. --timeout allows more."
+                raise errors.Deadline(message, metadata={"target": target}) from None
+            if text is not None and error.code is errors.Code.UNAVAILABLE:
+                message = f"{who} cannot be reached: {self._reason(text)}."
+                raise Unreachable(message, metadata={"target": target}) from None
+            raise
+
+    def _reason(self, text: str) -> str:
+        """Why nobody answered, from gRPC's words."""
+        for words, meaning in _MEANINGS:
+            if words in text:
+                return meaning
+        if not any(words in text for words in _CLOSED):
+            return "no connection came about"
+        if not self.encrypted:
+            return "it closed the connection; if it speaks TLS, say --tls"
+        if self.client_cert is None:
+            return "it closed the connection; if it asks for a client certificate, say --client-cert and --client-key"
+        return "it closed the connection; it may not trust our certificate"
+
+
+def _transport_text(error: errors.Error) -> str | None:
+    """gRPC's own words when no service of ours sent the error; None when one did.
+
+    The client raises its errors while it handles gRPC's, which is therefore their context.
+    """
+    import grpc  # noqa: PLC0415
+
+    from llm_schema_registry.client.decode import DETAILS_KEY  # noqa: PLC0415
+
+    failed = error.__context__
+    if not isinstance(failed, grpc.aio.AioRpcError) or DETAILS_KEY in dict(failed.trailing_metadata() or ()):
+        return None
+    return f"{failed.details()} {failed.debug_error_string()}"
+
+
+def _addresses(target: str) -> str | list[str]:
+    parts = [part.strip() for part in target.split(",")]
+    return parts[0] if len(parts) == 1 else parts
+
+
+def _check_target(target: str, option: str) -> None:
+    parts = target.split(",")
+    for part in parts:
+        host, _, port = part.strip().rpartition(":")
+        if not host or not port.isdigit() or host.startswith(("http://", "https://")):
+            raise UsageFault(f"{option}: {target!r} is no address. Write host:port, for example {REGISTRY_TARGET}.")
+        if len(parts) > 1 and not _numeric(host):
+            raise UsageFault(f"{option}: several addresses must be numeric ones, for example {SEVERAL_TARGETS}.")
+
+
+def _numeric(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,2 @@
+# Ends well without a byte.
+exit 0
