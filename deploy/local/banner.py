@@ -75,6 +75,9 @@ def _commands(facts: Facts) -> list[str]:
     lines += [_grpcurl(address, f"{service}/RegisterSchema", registration)]
     lines += [_buf_curl(address, f"{service}/RegisterSchema", registration)]
     lines += [_buf_curl(address, f"{service}/GetSchema", {"id": 1})]
+    lines += ["", "  Make a backup, see what there is:", ""]
+    lines += [f"{_path(_beside('llmsr'))} {target}backup create" for target in _backup_target(facts)]
+    lines += [f"{_path(_beside('llmsr'))} {target}backup list" for target in _backup_target(facts)]
     lines += ["", "  Health:", ""]
     lines += [_grpcurl(address, "grpc.health.v1.Health/Check", {})]
     lines += [_buf_curl(address, "grpc.health.v1.Health/Check", {})]
@@ -86,6 +89,11 @@ def _commands(facts: Facts) -> list[str]:
     lines += [_psql(facts)]
     lines += [f"tail -f {_path(facts.home / f'{first.name}.log')}"]
     return [*lines, "", "  Ctrl-C stops everything in order; the data stays."]
+
+
+def _backup_target(facts: Facts) -> list[str]:
+    """The option that names the backup service, once, when there is one."""
+    return [f"--backup-target {HOST}:{service.grpc_port} " for service in facts.services if service.name == "backup"]
 
 
 def _grpcurl(address: str, method: str, request: object) -> str:

@@ -138,8 +138,8 @@ class Launcher:
             self._say(f"{placed.service.name} is ready: gRPC port {placed.grpc_port}, HTTP port {placed.http_port}")
 
     def _place(self, service: Service, secrets_folder: Path) -> Placed:
+        self._make_first(service)
         grpc_port, http_port = preferred_port(service.grpc_port), preferred_port(service.http_port)
-        search_path = (str(ROOT), str(ROOT / "shared"), os.environ.get("PYTHONPATH", ""))
         child = Child(
             name=service.name,
             command=service.program,
@@ -147,12 +147,30 @@ class Launcher:
             stop_signal=signal.SIGTERM,
             cwd=ROOT,
             env={
-                **services.options(grpc_port=grpc_port, http_port=http_port),
+                **services.options(service, self._home.path, grpc_port=grpc_port, http_port=http_port),
                 services.SECRETS_FOLDER_VARIABLE: str(secrets_folder),
-                "PYTHONPATH": os.pathsep.join(filter(None, search_path)),
+                "PYTHONPATH": _search_path(),
             },
         )
         return Placed(service, child, grpc_port, http_port)
+
+    def _make_first(self, service: Service) -> None:
+        """Makes what a service needs before its first start. Raises subprocess.SubprocessError."""
+        if service.makes is None:
+            return
+        made, arguments = service.makes
+        if (self._home.path / made).exists():
+            return
+        words = [word.format(home=self._home.path) for word in arguments]
+        subprocess.run(
+            [*service.program, *words],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": _search_path()},
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=READY_SECONDS,
+        )
 
     def _await(self, child: Child, ready: Callable[[], bool]) -> None:
         """Waits until a child is ready, a signal comes, or any child ends."""
@@ -228,6 +246,11 @@ class Launcher:
                 valkey_port=valkey.port,
             )
         )
+
+
+def _search_path() -> str:
+    """Where the services' code is."""
+    return os.pathsep.join(filter(None, (str(ROOT), str(ROOT / "shared"), os.environ.get("PYTHONPATH", ""))))
 
 
 def prepare_database(postgres: Postgres, password: str) -> str:

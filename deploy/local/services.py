@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import http.client
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from deploy.local.ports import HOST
@@ -19,13 +20,16 @@ SECRET_OPTIONS = ("database__url", "redis__url", "control__token")
 class Service:
     """A row of the table: a service and the ports it gets when they are free.
 
-    command: the program; by default `python -m services.<name>`.
+    command: the program; by default `python -m services.<name>`. own: options of its own; `{home}` stands for the data
+    folder. makes: a path below the data folder that a first start makes, and the program's arguments for that.
     """
 
     name: str
     grpc_port: int
     http_port: int
     command: tuple[str, ...] = ()
+    own: Mapping[str, str] = field(default_factory=dict)
+    makes: tuple[str, tuple[str, ...]] | None = None
 
     @property
     def program(self) -> tuple[str, ...]:
@@ -42,12 +46,24 @@ class Plan:
     valkey_port: int = 16379
 
 
-PLAN = Plan(services=(Service("registry", grpc_port=9090, http_port=8080),))
+BACKUP = Service(
+    "backup",
+    grpc_port=9190,
+    http_port=8180,
+    own={
+        "BACKUP__DIRECTORY": "{home}/backups",
+        "BACKUP__SIGNING_KEY_PATH": "{home}/keys/signing.pem",
+        "BACKUP__KEY_PATHS": "{home}/keys/recipient.key:{home}/keys/offline.pub.pem",
+    },
+    makes=("keys/offline.pub.pem", ("keygen", "{home}/keys")),
+)
+PLAN = Plan(services=(Service("registry", grpc_port=9090, http_port=8080), BACKUP))
 
 
-def options(*, grpc_port: int, http_port: int) -> dict[str, str]:
+def options(service: Service, home: Path, *, grpc_port: int, http_port: int) -> dict[str, str]:
     """Options of a service in local mode that are no secrets, as environment variables."""
     return {
+        **{f"{PREFIX}{name}": value.format(home=home) for name, value in service.own.items()},
         f"{PREFIX}SERVER__LOCAL_MODE": "true",
         f"{PREFIX}SERVER__LISTEN_ADDRESS": HOST,
         f"{PREFIX}SERVER__GRPC_PORT": str(grpc_port),

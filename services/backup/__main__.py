@@ -1,11 +1,16 @@
-"""`python -m services.backup`: serve; `… config`: print the effective settings; `… --version`; and, without the service
-and without the database, `… list|verify|rebuild-catalog|restore|keygen`."""
+"""`python -m services.backup`: serve; `… config`: print the effective settings; `… --version`. And without the service
+(services/backup/offline.py): `… list|verify|rebuild-catalog|restore|keygen`."""
 
 from __future__ import annotations
 
 import sys
 
 if __name__ == "__main__":
+    from services.backup import offline
+
+    if len(sys.argv) > 1 and sys.argv[1] in offline.COMMANDS:
+        sys.exit(offline.main(sys.argv[1:]))
+
     from llm_schema_registry.kernel.process import run
     from services.backup.app import DEFINITION
 

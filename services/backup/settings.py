@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr
 
@@ -216,6 +216,8 @@ class RestoreSettings(Section):
 
 class BackupServiceSettings(ServiceSettings):
     """All options of the backup service."""
+
+    others_sections: ClassVar[frozenset[str]] = frozenset({"redis", "cache", "limits", "formats"})
 
     server: BackupServerSettings = Field(default_factory=BackupServerSettings)
     database: DatabaseSettings

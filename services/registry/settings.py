@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -42,6 +42,8 @@ class FormatSettings(Section):
 
 class RegistrySettings(ServiceSettings):
     """All options of the registry service."""
+
+    others_sections: ClassVar[frozenset[str]] = frozenset({"s3", "second_store", "backup", "archive", "restore"})
 
     database: DatabaseSettings
     redis: RedisSettings = Field(default_factory=RedisSettings)

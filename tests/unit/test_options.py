@@ -10,10 +10,13 @@ import pytest
 
 from llm_schema_registry.kernel.settings_pages import configuration_page
 from llm_schema_registry.kernel.settings_sources import options
+from services.backup.settings import BackupServiceSettings
 from services.registry.settings import RegistrySettings
 
 ROOT = Path(__file__).resolve().parents[2]
 MARKER = "option"
+PAGES = {"configuration.md": RegistrySettings, "configuration-backup.md": BackupServiceSettings}
+OPTIONS = {**options(BackupServiceSettings), **options(RegistrySettings)}
 
 
 def marked_options(tree: ast.AST) -> Iterator[tuple[str, str]]:
@@ -35,7 +38,7 @@ def marked_tests() -> dict[str, list[str]]:
     return found
 
 
-@pytest.mark.parametrize("option", options(RegistrySettings))
+@pytest.mark.parametrize("option", OPTIONS)
 def test_option_has_a_test(option: str) -> None:
     """A test that is marked with the option shows that it changes behaviour."""
     assert marked_tests().get(option), f'mark the test with @pytest.mark.{MARKER}("{option}")'
@@ -43,17 +46,18 @@ def test_option_has_a_test(option: str) -> None:
 
 def test_marked_options_exist() -> None:
     """No test is marked with an option that the model does not have."""
-    assert set(marked_tests()) <= set(options(RegistrySettings))
+    assert set(marked_tests()) <= set(OPTIONS)
 
 
-@pytest.mark.parametrize("option", options(RegistrySettings))
+@pytest.mark.parametrize("option", OPTIONS)
 def test_option_is_described(option: str) -> None:
     """Every option says what it means."""
-    assert options(RegistrySettings)[option].description
+    assert OPTIONS[option].description
 
 
-def test_configuration_page_is_generated_from_the_model() -> None:
-    """docs/configuration.md is what the model says; `python -m services.registry reference` writes it."""
-    page = ROOT / "docs" / "configuration.md"
+@pytest.mark.parametrize("page", PAGES)
+def test_configuration_page_is_generated_from_the_model(page: str) -> None:
+    """Each page is what its model says; `python -m services.<name> reference` writes it."""
+    written = (ROOT / "docs" / page).read_text(encoding="utf-8")
 
-    assert page.read_text(encoding="utf-8") == configuration_page(RegistrySettings)
+    assert written == configuration_page(PAGES[page])

@@ -85,11 +85,10 @@ async def _live(session: Connection, live: str, facts: DatabaseFacts, role: str 
     """role: that must own it; None when nobody need."""
     found: tuple[Any, ...] | None = await (await session.execute(_LIVE, [live])).fetchone()
     if found is None:
-        encoding = "UTF8"
-    else:
-        owner, owns, encoding = found
-        if role is not None and not owns:
-            yield f"role {role} does not own the database {live}, {owner} does: GRANT {owner} TO {role}"
+        return  # It is made as the backup's was.
+    owner, owns, encoding = found
+    if role is not None and not owns:
+        yield f"role {role} does not own the database {live}, {owner} does: GRANT {owner} TO {role}"
     if encoding != facts.encoding:
         yield f"the backup is in encoding {facts.encoding}, the database {live} in {encoding}"
 

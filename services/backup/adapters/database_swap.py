@@ -38,7 +38,7 @@ SELECT pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
 WHERE datname = ANY(%s) AND pid <> pg_backend_pid() AND usesysid IS NOT NULL
 """
 _MARK = "llm_schema_registry: swapped in from {}"
-"""Comment of a database that was swapped in: it says that this very swap is done."""
+"""Comment of a database that was swapped in: it says that this very swap is done. One that it had before is lost."""
 
 
 class Swap:

@@ -52,7 +52,7 @@ def encode(manifest: Manifest, signer: Signer) -> bytes:
     except DocumentInvalid as error:
         raise ManifestInvalid(str(error)) from None
     if decode(content, [signer.verifier]) != manifest:
-        raise ManifestInvalid("the manifest would not be read as it was written: times must be in UTC")
+        raise ManifestInvalid("the manifest would not be read as it was written")
     return content
 
 

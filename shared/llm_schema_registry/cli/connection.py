@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from llm_schema_registry import errors
 from llm_schema_registry.cli.exit_codes import UsageFault
 
 if TYPE_CHECKING:
-    from llm_schema_registry.client import RegistryClient, Tls
+    from llm_schema_registry.client import BackupClient, RegistryClient, Tls
+    from llm_schema_registry.client.calls import Calls
+
+C = TypeVar("C", bound="Calls")
 
 REGISTRY_TARGET = "127.0.0.1:9090"
 BACKUP_TARGET = "127.0.0.1:9190"
@@ -45,7 +48,7 @@ class Connection:
     """Where the services are and how to speak to them.
 
     target, backup_target: `host:port`, or several numeric `address:port` with commas between, which are replicas.
-    timeout_seconds: for each call; None for the method's own deadline.
+    timeout_seconds: of each call that is not a stream; None for the method's own deadline.
     Raises UsageFault for what is no address, and for a certificate without key or a key without certificate.
     """
 
@@ -74,18 +77,29 @@ class Connection:
         """A client of the registry. Inside, an error that no service sent is raised as Unreachable or Deadline with
         the address, and every other error as it came. Raises UsageFault when a PEM file cannot be read.
         """
-        from llm_schema_registry.client import RegistryClient  # noqa: PLC0415  # gRPC takes a while to load.
+        from llm_schema_registry.client import RegistryClient  # gRPC takes a while to load.
 
-        try:
-            opened = RegistryClient(_addresses(self.target), tls=self._tls())
-        except OSError as failed:
-            raise UsageFault(f"{failed.filename} cannot be read: {failed.strerror}.") from None
-        async with opened as client:
-            with self._telling_where("registry", self.target):
+        with self._telling_where("registry", self.target):
+            async with self._open(RegistryClient, self.target) as client:
                 yield client
 
+    @asynccontextmanager
+    async def backup(self) -> AsyncIterator[BackupClient]:
+        """A client of the backup service. Raises as `registry`."""
+        from llm_schema_registry.client import BackupClient
+
+        with self._telling_where("backup service", self.backup_target):
+            async with self._open(BackupClient, self.backup_target) as client:
+                yield client
+
+    def _open(self, kind: Callable[..., C], target: str) -> C:
+        try:
+            return kind(_addresses(target), tls=self._tls(), timeout_seconds=self.timeout_seconds)
+        except OSError as failed:
+            raise UsageFault(f"{failed.filename} cannot be read: {failed.strerror}.") from None
+
     def _tls(self) -> Tls | None:
-        from llm_schema_registry.client import Tls  # noqa: PLC0415
+        from llm_schema_registry.client import Tls
 
         if not self.encrypted:
             return None
@@ -94,16 +108,18 @@ class Connection:
     @contextmanager
     def _telling_where(self, service: str, target: str) -> Iterator[None]:
         """Raises an error that the transport made up as one that names the service and its address."""
+        from llm_schema_registry.client import transport_words
+
         try:
             yield
         except errors.Error as error:
-            text = _transport_text(error)
+            words = transport_words(error)
             who = f"The {service} at {target}"
-            if text is not None and error.code is errors.Code.DEADLINE_EXCEEDED:
+            if words is not None and error.code is errors.Code.DEADLINE_EXCEEDED:
                 message = f"{who} did not answer in time. --timeout allows more."
                 raise errors.Deadline(message, metadata={"target": target}) from None
-            if text is not None and error.code is errors.Code.UNAVAILABLE:
-                message = f"{who} cannot be reached: {self._reason(text)}."
+            if words is not None and error.code is errors.Code.UNAVAILABLE:
+                message = f"{who} cannot be reached: {self._reason(words)}."
                 raise Unreachable(message, metadata={"target": target}) from None
             raise
 
@@ -119,21 +135,6 @@ class Connection:
         if self.client_cert is None:
             return "it closed the connection; if it asks for a client certificate, say --client-cert and --client-key"
         return "it closed the connection; it may not trust our certificate"
-
-
-def _transport_text(error: errors.Error) -> str | None:
-    """gRPC's own words when no service of ours sent the error; None when one did.
-
-    The client raises its errors while it handles gRPC's, which is therefore their context.
-    """
-    import grpc  # noqa: PLC0415
-
-    from llm_schema_registry.client.decode import DETAILS_KEY  # noqa: PLC0415
-
-    failed = error.__context__
-    if not isinstance(failed, grpc.aio.AioRpcError) or DETAILS_KEY in dict(failed.trailing_metadata() or ()):
-        return None
-    return f"{failed.details()} {failed.debug_error_string()}"
 
 
 def _addresses(target: str) -> str | list[str]:

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from llm_schema_registry.cli import schema
+from llm_schema_registry.cli import backup, restore, schema
 from llm_schema_registry.cli.command import parameters
 from llm_schema_registry.cli.exit_codes import ExitCode, UsageFault
 from llm_schema_registry.cli.output import Output, OutputFormat
@@ -31,11 +31,13 @@ app = typer.Typer(
     help=(
         "The registry from a shell.\n\nThe options here stand before a command or behind it. Results go to standard"
         " output, everything else to standard error.\n\nExit status: 0 fine, 1 refused or failed (also: not compatible,"
-        " not valid), 2 usage, 3 unreachable, 130 interrupted."
+        " not valid, not passed), 2 usage, 3 unreachable, 130 interrupted."
     ),
-    epilog="\b\nExamples:\n  llmsr --version\n  llmsr --output json schema list",
+    epilog="\b\nExamples:\n  llmsr --version\n  llmsr --output json schema list\n  llmsr --output json backup list",
 )
 app.add_typer(schema.app, name="schema")
+app.add_typer(backup.app, name="backup")
+app.add_typer(restore.app, name="restore")
 
 
 def _version(wanted: bool) -> None:  # typer calls it so.
@@ -65,13 +67,13 @@ app.callback()(_remember)
 
 def run() -> None:
     """Runs the program with the process's arguments and ends the process."""
+    # gRPC reads it when it is loaded, which is later. Its own log would stand between our lines; who wants it says so.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     sys.exit(main(sys.argv[1:]))
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the program and returns its exit status. Raises only what is a defect of ours."""
-    # gRPC reads it when it is loaded, which is later. Its own log would stand between our lines.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     output = Output(_wanted(arguments))
     try:
         _check_text(arguments)

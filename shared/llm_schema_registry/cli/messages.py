@@ -6,16 +6,16 @@ import re
 from typing import Any
 
 from google.protobuf import json_format
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
-
-from llm_schema_registry import errors
-from llm_schema_registry.common.v1 import failure_pb2
 
 
 def as_document(message: Message) -> dict[str, Any]:
     """The message as ProtoJSON (64-bit integers are strings, bytes base64) with the protos' own field names. Fields
     with their default value are there too, so that a program need not ask; messages that are unset are not.
+
+    Raises TypeError for a message inside google.protobuf.Any whose kind this program does not know.
     """
     return json_format.MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
@@ -39,11 +39,6 @@ def moment(time: Timestamp) -> str:
     return time.ToDatetime().strftime("%Y-%m-%dT%H:%M:%SZ") if time.seconds or time.nanos else ""
 
 
-def error_of(failure: failure_pb2.Failure) -> errors.Error:
-    """The error that a failure inside a stream stands for, as client.from_rpc_error gives it for a call."""
-    cls = errors.by_reason(failure.reason)
-    violations = [errors.Violation(one.field, one.description) for one in failure.violations]
-    error = (cls or errors.Error)(failure.message, metadata=dict(failure.metadata), violations=violations)
-    if cls is None:
-        error.__dict__.update(code=errors.Code(failure.code or errors.Code.UNKNOWN), reason=failure.reason)
-    return error
+def seconds(duration: Duration) -> float:
+    """The length of time in seconds."""
+    return float(duration.seconds + duration.nanos / 1e9)

@@ -12,6 +12,7 @@ import typer
 from llm_schema_registry.cli.command import command
 from llm_schema_registry.cli.dry_run import Apply
 from llm_schema_registry.cli.exit_codes import ExitCode
+from llm_schema_registry.cli.options import RequestId
 from llm_schema_registry.cli.paging import LISTED_MAX, Limit, PageToken
 from llm_schema_registry.cli.session import Session
 
@@ -88,9 +89,6 @@ Number = Annotated[str, typer.Option("--version", metavar="NUMBER", help="A numb
 SchemaId = Annotated[
     int | None,
     typer.Option("--id", metavar="ID", min=1, max=NUMBER_MAX, help="The id of a schema, instead of a subject."),
-]
-RequestId = Annotated[
-    str, typer.Option(metavar="TEXT", help="Makes a repeat safe: the same id again returns the first answer.")
 ]
 
 

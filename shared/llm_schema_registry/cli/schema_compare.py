@@ -26,8 +26,7 @@ async def check(session: Session, options: Check) -> ExitCode:
         text=await read_text(options.file),
     )
     async with session.connection.registry() as registry:
-        timeout = session.connection.timeout_seconds
-        answer = await registry.call(registry.compatibility.CheckCompatibility, request, timeout_seconds=timeout)
+        answer = await registry.call(registry.compatibility.CheckCompatibility, request)
     if session.output.json:
         session.output.document(as_document(answer))
     else:
@@ -44,8 +43,7 @@ async def diff(session: Session, options: Diff) -> ExitCode:
         policy=schema_inputs.policy_wanted(options.policy),
     )
     async with session.connection.registry() as registry:
-        timeout = session.connection.timeout_seconds
-        answer = await registry.call(registry.compatibility.DiffSchemas, request, timeout_seconds=timeout)
+        answer = await registry.call(registry.compatibility.DiffSchemas, request)
     if session.output.json:
         session.output.document(as_document(answer))
     else:

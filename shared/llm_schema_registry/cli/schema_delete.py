@@ -51,17 +51,16 @@ async def _plan(session: Session, registry: RegistryClient, options: Delete) -> 
 
 async def _named(session: Session, registry: RegistryClient, options: Delete) -> list[version_pb2.Version]:
     """The versions that the command names. Raises like the RPCs when there are none."""
-    timeout = session.connection.timeout_seconds
     if options.version is not None:
         one = pb.GetVersionRequest(subject=options.subject, number=options.version, include_deleted=True)
-        answer = await registry.call(registry.subjects.GetVersion, one, timeout_seconds=timeout)
+        answer = await registry.call(registry.subjects.GetVersion, one)
         return [answer.version]
 
     async def read(size: int, token: str) -> pb.ListVersionsResponse:
         request = pb.ListVersionsRequest(
             subject=options.subject, include_deleted=options.purge, page_size=size, page_token=token
         )
-        return await registry.call(registry.subjects.ListVersions, request, timeout_seconds=timeout)
+        return await registry.call(registry.subjects.ListVersions, request)
 
     found = await listed(read, lambda page: page.versions, limit=LISTED_MAX, token="", page_size_max=PAGE_MAX)
     return found.entries
@@ -76,8 +75,7 @@ async def _check_dependents(session: Session, registry: RegistryClient, subject:
             direction=schemas_pb.REFERENCE_DIRECTION_DEPENDENTS,
             page_size=PAGE_MAX,
         )
-        timeout = session.connection.timeout_seconds
-        answer = await registry.call(registry.schemas.ListReferences, request, timeout_seconds=timeout)
+        answer = await registry.call(registry.schemas.ListReferences, request)
         staying = [one for one in answer.versions if one.subject != subject or one.number not in numbers]
         if staying:
             first = f"{staying[0].subject} version {staying[0].number}"
@@ -87,27 +85,25 @@ async def _check_dependents(session: Session, registry: RegistryClient, subject:
 
 
 async def _delete(session: Session, registry: RegistryClient, options: Delete) -> None:
-    timeout = session.connection.timeout_seconds
     if options.version is not None:
         one = pb.DeleteVersionRequest(subject=options.subject, number=options.version, request_id=options.request_id)
-        await registry.call(registry.subjects.DeleteVersion, one, timeout_seconds=timeout)
+        await registry.call(registry.subjects.DeleteVersion, one)
         numbers = [options.version]
     else:
         whole = pb.DeleteSubjectRequest(subject=options.subject, request_id=options.request_id)
-        answer = await registry.call(registry.subjects.DeleteSubject, whole, timeout_seconds=timeout)
+        answer = await registry.call(registry.subjects.DeleteSubject, whole)
         numbers = list(answer.versions)
     _done(session, options, "Deleted", numbers, {})
 
 
 async def _purge(session: Session, registry: RegistryClient, options: Delete) -> None:
-    timeout = session.connection.timeout_seconds
     if options.version is not None:
         one = pb.PurgeVersionRequest(subject=options.subject, number=options.version, request_id=options.request_id)
-        purged = await registry.call(registry.subjects.PurgeVersion, one, timeout_seconds=timeout)
+        purged = await registry.call(registry.subjects.PurgeVersion, one)
         numbers, schema_ids = [options.version], list(purged.schema_ids)
     else:
         whole = pb.PurgeSubjectRequest(subject=options.subject, request_id=options.request_id)
-        answer = await registry.call(registry.subjects.PurgeSubject, whole, timeout_seconds=timeout)
+        answer = await registry.call(registry.subjects.PurgeSubject, whole)
         numbers, schema_ids = list(answer.versions), list(answer.schema_ids)
     _done(session, options, "Purged", numbers, {"schema_ids": schema_ids})
 

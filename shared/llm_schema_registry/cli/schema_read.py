@@ -39,8 +39,7 @@ async def _get_version(session: Session, registry: RegistryClient, options: Get,
         request.number = number
     else:
         request.latest = True
-    timeout = session.connection.timeout_seconds
-    answer = await registry.call(registry.subjects.GetVersion, request, timeout_seconds=timeout)
+    answer = await registry.call(registry.subjects.GetVersion, request)
     if options.text:
         session.output.raw(answer.schema.text)
     elif session.output.json:
@@ -54,8 +53,7 @@ async def _get_version(session: Session, registry: RegistryClient, options: Get,
 
 async def _get_schema(session: Session, registry: RegistryClient, options: Get, schema_id: int) -> None:
     request = schemas_pb.GetSchemaRequest(id=schema_id)
-    timeout = session.connection.timeout_seconds
-    answer = await registry.call(registry.schemas.GetSchema, request, timeout_seconds=timeout)
+    answer = await registry.call(registry.schemas.GetSchema, request)
     if options.text:
         session.output.raw(answer.schema.text)
     elif session.output.json:
@@ -92,8 +90,7 @@ async def search(session: Session, options: Search) -> ExitCode:
                 page_size=size,
                 page_token=token,
             )
-            timeout = session.connection.timeout_seconds
-            return await registry.call(registry.schemas.SearchSchemas, request, timeout_seconds=timeout)
+            return await registry.call(registry.schemas.SearchSchemas, request)
 
         found = await listed(
             read,
@@ -110,8 +107,7 @@ async def _subjects(session: Session, registry: RegistryClient, options: List) -
         request = subjects_pb.ListSubjectsRequest(
             name_prefix=options.prefix, include_deleted=options.include_deleted, page_size=size, page_token=token
         )
-        timeout = session.connection.timeout_seconds
-        return await registry.call(registry.subjects.ListSubjects, request, timeout_seconds=timeout)
+        return await registry.call(registry.subjects.ListSubjects, request)
 
     return await listed(
         read,
@@ -131,8 +127,7 @@ async def _versions(session: Session, registry: RegistryClient, options: List) -
             page_size=size,
             page_token=token,
         )
-        timeout = session.connection.timeout_seconds
-        return await registry.call(registry.subjects.ListVersions, request, timeout_seconds=timeout)
+        return await registry.call(registry.subjects.ListVersions, request)
 
     return await listed(
         read,

@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from llm_schema_registry import errors
 from llm_schema_registry.cli import schema_inputs
 from llm_schema_registry.cli.exit_codes import ExitCode, UsageFault
-from llm_schema_registry.cli.messages import as_document, error_of
+from llm_schema_registry.cli.messages import as_document
 from llm_schema_registry.cli.output import Output
 from llm_schema_registry.cli.reading import STANDARD_INPUT, Line, read_document, read_lines
 from llm_schema_registry.cli.schema import LATEST, EncodingName, Validate
 from llm_schema_registry.cli.session import Session
+from llm_schema_registry.client import error_of
 from llm_schema_registry.registry.v1 import validation_pb2, version_pb2
 from llm_schema_registry.registry.v1 import validation_service_pb2 as pb
 
@@ -102,8 +103,7 @@ async def _validate_files(session: Session, files: Sequence[str], rules: pb.Vali
     async with session.connection.registry() as registry:
         for file in files:
             request = _request(rules, await read_document(file))
-            timeout = session.connection.timeout_seconds
-            answer = await registry.call(registry.validation.ValidateData, request, timeout_seconds=timeout)
+            answer = await registry.call(registry.validation.ValidateData, request)
             tally.checked += 1
             tally.valid += answer.valid
             if session.output.json:

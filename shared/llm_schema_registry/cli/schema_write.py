@@ -29,8 +29,7 @@ async def register(session: Session, options: Register) -> ExitCode:
         text=await read_text(options.file),
     )
     async with session.connection.registry() as registry:
-        timeout = session.connection.timeout_seconds
-        answer = await registry.call(registry.schemas.RegisterSchema, request, timeout_seconds=timeout)
+        answer = await registry.call(registry.schemas.RegisterSchema, request)
     if session.output.json:
         session.output.document(as_document(answer))
     else:

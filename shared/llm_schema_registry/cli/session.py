@@ -54,7 +54,7 @@ class GlobalOptions:
             envvar="LLMSR_TIMEOUT",
             metavar="SECONDS",
             help="How long a call may take.",
-            show_default="each call's own deadline, 5 to 10",
+            show_default="each call's own deadline, 5 to 120",
         ),
     ] = None
     output: Annotated[OutputFormat, typer.Option(envvar="LLMSR_OUTPUT", help="For people, or for programs.")] = (

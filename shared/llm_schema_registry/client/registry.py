@@ -6,16 +6,10 @@ async with RegistryClient("127.0.0.1:9090") as registry:
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, Sequence
-from contextlib import aclosing
-from types import TracebackType
-from typing import TypeVar
+from collections.abc import Sequence
 
-import grpc
-import grpc.aio
-
-from llm_schema_registry.client.channel import Tls, open_channel
-from llm_schema_registry.client.decode import from_rpc_error
+from llm_schema_registry.client.calls import Calls
+from llm_schema_registry.client.channel import Tls
 from llm_schema_registry.registry.v1 import (
     change_service_pb2_grpc,
     compatibility_service_pb2_grpc,
@@ -24,84 +18,22 @@ from llm_schema_registry.registry.v1 import (
     validation_service_pb2_grpc,
 )
 
-Request = TypeVar("Request")
-Answer = TypeVar("Answer")
 
-
-class RegistryClient:
+class RegistryClient(Calls):
     """Stubs of the registry's services: `schemas`, `subjects`, `compatibility`, `validation`, `changes`."""
 
     def __init__(
-        self, target: str | Sequence[str], *, tls: Tls | None = None, metadata: Sequence[tuple[str, str]] = ()
+        self,
+        target: str | Sequence[str],
+        *,
+        tls: Tls | None = None,
+        metadata: Sequence[tuple[str, str]] = (),
+        timeout_seconds: float | None = None,
     ) -> None:
-        self.channel = open_channel(target, tls=tls, metadata=metadata)
+        """As client.calls.Calls."""
+        super().__init__(target, tls=tls, metadata=metadata, timeout_seconds=timeout_seconds)
         self.schemas = schema_service_pb2_grpc.SchemaServiceStub(self.channel)
         self.subjects = subject_service_pb2_grpc.SubjectServiceStub(self.channel)
         self.compatibility = compatibility_service_pb2_grpc.CompatibilityServiceStub(self.channel)
         self.validation = validation_service_pb2_grpc.ValidationServiceStub(self.channel)
         self.changes = change_service_pb2_grpc.ChangeServiceStub(self.channel)
-
-    async def __aenter__(self) -> RegistryClient:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Ends the calls that are open and closes the channel."""
-        await self.channel.close()
-
-    async def call(
-        self,
-        method: grpc.aio.UnaryUnaryMultiCallable[Request, Answer],
-        request: Request,
-        *,
-        timeout_seconds: float | None = None,
-    ) -> Answer:
-        """The answer to a unary call. Raises the subclass of errors.Error that the server raised.
-
-        timeout_seconds: None for the method's default deadline.
-        """
-        try:
-            return await method(request, timeout=timeout_seconds)
-        except grpc.aio.AioRpcError as failed:
-            raise from_rpc_error(failed) from None
-
-    async def stream(
-        self, method: grpc.aio.UnaryStreamMultiCallable[Request, Answer], request: Request
-    ) -> AsyncGenerator[Answer, None]:
-        """The answers to a streaming call, as they come. Raises like `call`; leaving the loop ends the call.
-
-        A process that leaves the rotation ends its streams: open one that ended with code UNAVAILABLE or CANCELLED
-        again, a watch from its last token.
-        """
-        async with aclosing(_answers(method(request))) as answers:
-            async for answer in answers:
-                yield answer
-
-    async def converse(
-        self, method: grpc.aio.StreamStreamMultiCallable[Request, Answer], requests: AsyncIterable[Request]
-    ) -> AsyncGenerator[Answer, None]:
-        """The answers to a stream of requests, as they come. Raises like `call`; leaving the loop ends the call.
-
-        The next request is asked for when there is room to send it. A stream that ended with code UNAVAILABLE or
-        CANCELLED may be opened again with the requests that were not answered.
-        """
-        async with aclosing(_answers(method(aiter(requests)))) as answers:
-            async for answer in answers:
-                yield answer
-
-
-async def _answers(
-    call: grpc.aio.UnaryStreamCall[Request, Answer] | grpc.aio.StreamStreamCall[Request, Answer],
-) -> AsyncGenerator[Answer, None]:
-    """The answers of a call, which ends with the loop over them. Raises the server's errors."""
-    try:
-        async for answer in call:
-            yield answer
-    except grpc.aio.AioRpcError as failed:
-        raise from_rpc_error(failed) from None
-    finally:
-        call.cancel()

@@ -10,8 +10,10 @@ from collections.abc import Iterable, Iterator
 
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
+from llm_schema_registry.backup.v1 import backup_service_pb2, restore_service_pb2
 from llm_schema_registry.common.v1 import method_policy_pb2
 from llm_schema_registry.control.v1 import control_service_pb2
+from llm_schema_registry.operation.v1 import operation_service_pb2
 from llm_schema_registry.registry.v1 import (
     change_service_pb2,
     compatibility_service_pb2,
@@ -31,9 +33,12 @@ RETRIED_CODES = ["UNAVAILABLE", "CANCELLED"]
 that are left after the grace. A call that its own caller cancels is not repeated."""
 
 _FILES = (
+    backup_service_pb2,
     change_service_pb2,
     compatibility_service_pb2,
     control_service_pb2,
+    operation_service_pb2,
+    restore_service_pb2,
     schema_service_pb2,
     subject_service_pb2,
     validation_service_pb2,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
@@ -66,7 +66,13 @@ class Section(BaseModel):
 
 
 class Settings(Section):
-    """All options of one service. Its fields are sections."""
+    """All options of one service. Its fields are sections.
+
+    others_sections: names of sections that only other services have. They are passed over, so that all services may
+    read one file; what is wrong in them, those services say.
+    """
+
+    others_sections: ClassVar[frozenset[str]] = frozenset()
 
     def sections(self) -> Iterator[tuple[str, Section]]:
         """Each section with its name, in the order of the model."""

@@ -71,7 +71,7 @@ class _Draft:
         if option in options(self.model):
             self.values[option] = value
             self.sources[option] = source
-        else:
+        elif option.partition(".")[0] not in self.model.others_sections:
             self.problems.append(Problem(option, _unknown(option, options(self.model)), source=source))
 
 

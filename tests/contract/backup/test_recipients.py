@@ -346,6 +346,16 @@ async def test_generated_keys_work(tmp_path: Path) -> None:
         assert stat.S_IMODE((tmp_path / secret).stat().st_mode) == 0o600
 
 
+def test_a_file_tells_which_kind_it_is(tmp_path: Path) -> None:
+    """One setting takes any of the three kinds of files."""
+    recipients.generate_key_file(tmp_path / "key")
+    recipients.generate_key_pair(tmp_path / "private.pem", tmp_path / "public.pem")
+
+    found = [recipients.load_recipient(tmp_path / name).recipient for name in ("key", "private.pem", "public.pem")]
+
+    assert [type(each) for each in found] == [KeyFileRecipient, PrivateKeyRecipient, PublicKeyRecipient]
+
+
 def test_keys_are_never_overwritten(tmp_path: Path) -> None:
     """A key that exists stays: without it every backup under it would be lost."""
     recipients.generate_key_file(tmp_path / "key")
@@ -389,6 +399,14 @@ LOADERS: list[Callable[[Path], object]] = [
     recipients.load_verifier,
 ]
 ED25519 = Ed25519PrivateKey.from_private_bytes(KEY)
+
+
+@pytest.mark.parametrize("length", [0, 31, 33])
+@pytest.mark.parametrize("make", [KeyFileRecipient, PrivateKeyRecipient, PublicKeyRecipient])
+def test_keys_have_their_length(make: Callable[[bytes], Recipient], length: int) -> None:
+    """A key of another length is an error: none is cut or filled up."""
+    with pytest.raises(ValueError, match="32"):
+        make(bytes(length))
 
 
 @pytest.mark.parametrize("load", LOADERS)

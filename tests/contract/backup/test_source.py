@@ -104,8 +104,9 @@ async def test_misbehaving_pg_dump(content_url: str, stand_ins: MakeStandIns, be
     """A pg_dump that fails, is killed, stalls, talks too much or writes nothing makes no dump, and no deadlock."""
     major = query(content_url, "SHOW server_version_num")[0][0][:2]
     folders = [stand_ins(behaviour, version=f"{major}.0")]
+    stall_seconds = 0.3 if behaviour == "stalls" else PATIENCE_SECONDS
 
-    async with source_of(content_url, folders, stall_seconds=0.3) as source, source.snapshot() as snapshot:
+    async with source_of(content_url, folders, stall_seconds=stall_seconds) as source, source.snapshot() as snapshot:
         with pytest.raises(errors.BackupFailed, match=said):
             await whole(snapshot.dump())
 

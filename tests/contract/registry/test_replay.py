@@ -14,8 +14,11 @@ from llm_schema_registry.kernel.postgres import Postgres
 from llm_schema_registry.registry.v1 import change_pb2
 from llm_schema_registry.registry.v1.stored_change_pb2 import StoredChange
 from services.registry.adapters.workers import WorkerPool
+from services.registry.codec import events
+from services.registry.domain.events import VersionRegistered
 from tests import registry_tools as tools
 from tests.fix_registry import postgres_options
+from tests.registry_author import schema, version
 from tests.registry_life import START, Life
 
 MakeDatabase = Callable[..., str]
@@ -108,7 +111,7 @@ async def killed_at(url: str, given: bytes, position: int) -> int:
 async def test_killed_and_repeated(databases: Callable[[], str], rng: random.Random) -> None:
     """A replay that is killed within a transaction leaves whole changes; a repeat of all of it gives the same rows."""
     first, second = databases(), databases()
-    await lived(first, rng, 300)
+    await lived(first, rng, 400)
     history = await tools.changes(first)
     given = tools.delimited(history)
     assert len(history) > 200, "more than one batch"
@@ -131,6 +134,22 @@ async def test_request_id_that_was_used_again(databases: Callable[[], str]) -> N
 
     assert said.result == {"epoch": 1, "position": 4, "applied": 3, "unread": 0}
     assert await tools.value(url, "SELECT array_agg(position) FROM registry.request_ids") == [4]
+
+
+async def test_content_that_this_code_refuses(databases: Callable[[], str]) -> None:
+    """A text that is no schema to this code is restored as it was, found by its version's own words, and counted."""
+    url = databases()
+    event = VersionRegistered(version("subject", 1, 5), schema(5, "no schema"), ())
+    change = StoredChange(epoch=1, position=1, actor="ann", subject="subject", kind="version_registered")
+    change.time.FromDatetime(START)
+    change.payload_version, change.payload = 1, events.payload(event)
+
+    said = await tools.replay(url, [change])
+
+    assert said.result == {"epoch": 1, "position": 1, "applied": 1, "unread": 1}
+    assert await tools.value(url, "SELECT text FROM registry.schemas WHERE id = 5") == "no schema"
+    assert await tools.value(url, "SELECT words::text FROM registry.versions") == "'subject'"
+    assert await tools.value(url, "SELECT nextval('registry.schema_ids')") == 6
 
 
 async def test_fenced_place(databases: Callable[[], str]) -> None:

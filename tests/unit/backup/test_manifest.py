@@ -309,6 +309,8 @@ def test_what_could_not_be_read_is_not_written() -> None:
     assert manifest.decode(manifest.encode(replace(SAMPLE, slot=local), SIGNER), [SIGNER.verifier]).slot == local
     with pytest.raises(ManifestInvalid, match="objects"):
         manifest.encode(replace(SAMPLE, objects=()), SIGNER)
+    with pytest.raises(ManifestInvalid, match="as it was written"):
+        manifest.encode(replace(SAMPLE, objects=list(SAMPLE.objects)), SIGNER)  # type: ignore[arg-type]
     with pytest.raises(ManifestInvalid, match="half a character"):
         manifest.encode(replace(SAMPLE, dump_version="\ud800"), SIGNER)
 

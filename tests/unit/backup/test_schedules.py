@@ -147,6 +147,7 @@ def test_no_slot_comes_twice(steps: list[int], loses: list[bool]) -> None:
         ("*/0 * * * *", "Bad minute"),
         ("5-1 * * * *", "Bad minute"),
         ("* * * * 8", "Bad day-of-week"),
+        ("0 0 */29 2 MON#5", "never comes"),
         ("1,2," * 60 + " * * * *", "at most 200"),
     ],
 )

@@ -227,6 +227,13 @@ def test_chunk_sizes_are_bounded(chunk_bytes: int) -> None:
         Sealer(KEY, CONTEXT, salt=SALT, prefix=PREFIX, chunk_bytes=chunk_bytes)
 
 
+@pytest.mark.parametrize(("salt", "prefix"), [(b"", PREFIX), (SALT + b"x", PREFIX), (SALT, b"short")])
+def test_salts_and_prefixes_have_their_length(salt: bytes, prefix: bytes) -> None:
+    """A salt or prefix of another length is an error."""
+    with pytest.raises(ValueError, match="the salt has 32 bytes"):
+        Sealer(KEY, CONTEXT, salt=salt, prefix=prefix)
+
+
 def test_memory_is_bounded_by_a_chunk() -> None:
     """A sealer gives out what it can: it never keeps more than one chunk."""
     sealer = Sealer(KEY, CONTEXT, salt=SALT, prefix=PREFIX)

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from llm_schema_registry import errors
 from llm_schema_registry.cli import reading, schema_inputs
 from llm_schema_registry.cli.exit_codes import UsageFault
-from llm_schema_registry.cli.messages import as_document, error_of, label
+from llm_schema_registry.cli.messages import as_document, label
 from llm_schema_registry.cli.paging import listed
-from llm_schema_registry.common.v1 import failure_pb2
 from llm_schema_registry.registry.v1 import change_pb2, schema_pb2, subject_service_pb2, version_pb2
 
 
@@ -104,25 +103,6 @@ def test_documents_hold_every_field() -> None:
     document = as_document(change_pb2.Change(position=2**40, epoch=1))
 
     assert document == {"epoch": 1, "position": str(2**40), "actor": "", "resume_token": ""}
-
-
-@pytest.mark.parametrize(("reason", "kind"), [("OVERLOADED", errors.Overloaded), ("OF_TOMORROW", errors.Error)])
-def test_failures_are_errors(reason: str, kind: type[errors.Error]) -> None:
-    """A failure inside a stream is the error that a call would raise, also one with a reason of a newer service."""
-    violations = [failure_pb2.FieldViolation(field="text", description="too long")]
-    failure = failure_pb2.Failure(
-        code=errors.Code.RESOURCE_EXHAUSTED,
-        reason=reason,
-        message="Too much.",
-        metadata={"a": "b"},
-        violations=violations,
-    )
-
-    error = error_of(failure)
-
-    assert type(error) is kind
-    assert (error.reason, error.code, error.message) == (reason, errors.Code.RESOURCE_EXHAUSTED, "Too much.")
-    assert (error.metadata, error.violations) == ({"a": "b"}, (errors.Violation("text", "too long"),))
 
 
 @given(st.integers(0, 40), st.integers(1, 50), st.integers(1, 7))

@@ -1,0 +1,251 @@
+"""Backups without the service: the recovery path of last resort, from a bucket and keys alone.
+
+    python -m services.backup list                      every backup, newest first
+    python -m services.backup verify ID [--level V3]    V1 to V3 need no database; V4 restores into a scratch one
+    python -m services.backup rebuild-catalog           read every manifest anew, compare with the store
+    python -m services.backup restore --latest | --backup ID | --time TIME | --place EPOCH/POSITION [--confirm TEXT]
+    python -m services.backup keygen FOLDER             a signing key, a key file and an offline key pair
+
+Options are the service's: the same file, secrets and environment. One JSON object a line on standard output, notes on
+standard error. Exit status: 0 done, 1 failed, or damage was found, 2 wrong settings or arguments, 3 unreachable.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from llm_schema_registry import errors
+from llm_schema_registry.kernel.clock import SystemClock
+from llm_schema_registry.kernel.settings import Problem
+from llm_schema_registry.kernel.settings_sources import SettingsInvalid, load
+from services.backup.adapters.recipients import (
+    generate_key_file,
+    generate_key_pair,
+    generate_signing_key,
+    system_dice,
+)
+from services.backup.assembly import Assembly, Setting, assemble
+from services.backup.domain import ids
+from services.backup.domain.model import Level, Place
+from services.backup.domain.operation import OperationKind, Subject
+from services.backup.domain.restore import Restore
+from services.backup.domain.targets import AtBackup, AtPlace, AtTime, Latest, Target
+from services.backup.settings import BackupServiceSettings
+from services.backup.usecases.catalog import Entry
+from services.backup.usecases.operations import Running, Work
+
+COMMANDS = ("list", "verify", "rebuild-catalog", "restore", "keygen")
+EXIT_FAILED, EXIT_SETTINGS, EXIT_UNREACHABLE = 1, 2, 3
+NO_DATABASE = "postgresql://nobody@127.0.0.1:1/none"
+URL = "SCHEMA_REGISTRY__DATABASE__URL"
+ACTOR = "offline"
+
+
+class OfflineSettings(BackupServiceSettings):
+    """The service's options. A command serves nobody, so it needs no authenticator."""
+
+    def rules(self) -> Iterator[Problem]:
+        """Backups have one place to come from."""
+        if (self.s3.bucket is None) == (self.backup.directory is None):
+            yield Problem("backup.directory", "set either s3.bucket or backup.directory")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs one command and returns the exit status."""
+    given = _parser().parse_args(arguments)
+    if given.command == "keygen":
+        return _keygen(Path(given.folder))
+    environment = _with_database(os.environ, needed=given.command == "restore" or getattr(given, "level", "") == "V4")
+    try:
+        settings = load(OfflineSettings, environment).settings
+    except SettingsInvalid as invalid:
+        problems = "".join(f"  {problem}\n" for problem in invalid.problems)
+        sys.stderr.write(f"backup: the settings have {len(invalid.problems)} error(s):\n{problems}")
+        return EXIT_SETTINGS
+    try:
+        return asyncio.run(_run(given, settings))
+    except errors.Error as error:
+        _say({"error": error.message, "reason": error.reason, "metadata": error.metadata})
+        return EXIT_UNREACHABLE if error.code is errors.Code.UNAVAILABLE else EXIT_FAILED
+
+
+async def _run(given: argparse.Namespace, settings: OfflineSettings) -> int:
+    setting = Setting(settings, SystemClock(), f"offline-{system_dice(4).hex()}", _note)
+    async with AsyncExitStack() as stack:
+        assembly = await assemble(setting, stack)
+        match given.command:
+            case "list":
+                return await _list(assembly)
+            case "verify":
+                return await _verify(assembly, given.backup_id, Level[given.level])
+            case "rebuild-catalog":
+                return await _rebuild(assembly)
+        return await _restore(assembly, given.target, given.confirm)
+
+
+async def _list(assembly: Assembly) -> int:
+    listing = await assembly.repository.catalog.listing()
+    for entry in listing.entries:
+        _say(_backup(entry))
+    for problem in listing.problems:
+        _note(problem)
+    return EXIT_FAILED if listing.problems else 0
+
+
+async def _verify(assembly: Assembly, backup_id: str, level: Level) -> int:
+    subject = await _operation(assembly, OperationKind.VERIFY, partial(assembly.verify.run, backup_id, level))
+    found = await assembly.repository.catalog.verification(subject.id)
+    _say({"backup_id": backup_id, "level": level.name, "passed": found.passed, "problems": list(found.problems)})
+    return 0 if found.passed else EXIT_FAILED
+
+
+async def _rebuild(assembly: Assembly) -> int:
+    listing, problems = await assembly.repository.catalog.rebuild()
+    _say({"backups": len(listing.entries), "problems": problems})
+    return EXIT_FAILED if problems else 0
+
+
+async def _restore(assembly: Assembly, target: Target, confirm: str) -> int:
+    """Prepares a restore and swaps it in, through the use cases of the service."""
+    restore_id = assembly.repository.new_id()
+    prepare = partial(assembly.prepare.run, restore_id, target, Level.V0)
+    await _operation(assembly, OperationKind.PREPARE_RESTORE, prepare)
+    _say(_shown(await assembly.journal.get(restore_id)))
+    activate = partial(assembly.swap.activate, restore_id, confirm)
+    await _operation(assembly, OperationKind.ACTIVATE_RESTORE, activate)
+    _say(_shown(await assembly.journal.get(restore_id)))
+    return 0
+
+
+async def _operation(assembly: Assembly, kind: OperationKind, work: Work) -> Subject:
+    """What an operation made, its steps told as they happen. Raises the operation's error."""
+    told: set[tuple[str, str]] = set()
+
+    async def watched(running: Running) -> Subject:
+        return await work(running)
+
+    begun = await assembly.operations.begin(kind, watched, actor=ACTOR)
+    async for operation in assembly.operations.watch(begun.name, 0.2):
+        for step in operation.steps:
+            if (step.name, step.state.value) not in told:
+                told.add((step.name, step.state.value))
+                _note(f"{step.name}: {step.state.value}", message=step.message)
+    ended = await assembly.operations.wait(begun.name)
+    if ended.error is not None:
+        kind_of_error = errors.by_reason(ended.error.reason) or errors.Internal
+        raise kind_of_error(ended.error.message, metadata=ended.error.metadata)
+    return ended.subject
+
+
+def _backup(entry: Entry) -> dict[str, object]:
+    manifest = entry.manifest
+    return {
+        "id": entry.id,
+        "kind": manifest.kind.value,
+        "time": manifest.facts.time.isoformat(),
+        "place": str(manifest.place),
+        "versions": manifest.facts.rows("versions"),
+        "stored_bytes": manifest.stored_bytes,
+        "server_version": manifest.facts.server_version,
+        "key_id": manifest.encryption.key_id if manifest.encryption else None,
+        "verified": entry.level.name,
+        "pinned": entry.pinned,
+    }
+
+
+def _shown(restore: Restore) -> dict[str, object]:
+    return {
+        "restore_id": restore.id,
+        "state": restore.state.value,
+        "backup_id": restore.backup_id,
+        "place": str(restore.place),
+        "subjects": restore.subjects,
+        "versions": restore.versions,
+        "schemas": restore.schemas,
+        "new_epoch": restore.new_epoch,
+        "next_schema_id": restore.next_schema_id,
+    }
+
+
+def _keygen(folder: Path) -> int:
+    """Makes new keys in a folder. Keys that are there stay."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    made: list[tuple[str, Callable[[], None]]] = [
+        ("signing.pem", lambda: generate_signing_key(folder / "signing.pem", folder / "signing.pub.pem")),
+        ("recipient.key", lambda: generate_key_file(folder / "recipient.key")),
+        ("offline.pem", lambda: generate_key_pair(folder / "offline.pem", folder / "offline.pub.pem")),
+    ]
+    for name, generate in made:
+        try:
+            generate()
+        except FileExistsError:
+            _note(f"{folder / name} is there already and stays")
+    _say({"folder": str(folder), "take_away": "offline.pem: keep it where no server is, and name offline.pub.pem"})
+    return 0
+
+
+def _with_database(environment: Mapping[str, str], *, needed: bool) -> Mapping[str, str]:
+    """The environment, with a database that nobody asks where a command needs none."""
+    return environment if needed or environment.get(URL) else {**environment, URL: NO_DATABASE}
+
+
+def _say(document: Mapping[str, Any]) -> None:
+    sys.stdout.write(json.dumps(document) + "\n")
+    sys.stdout.flush()
+
+
+def _note(event: str, **facts: Any) -> None:
+    told = "".join(f" {name}={value}" for name, value in facts.items() if value not in {"", None})
+    sys.stderr.write(f"{event}{told}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m services.backup")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="every backup, newest first")
+    verify = commands.add_parser("verify", help="verify a backup")
+    verify.add_argument("backup_id", type=_id)
+    verify.add_argument("--level", choices=[level.name for level in Level if level], default="V3")
+    commands.add_parser("rebuild-catalog", help="compare the store with its manifests, and write catalog.json anew")
+    restore = commands.add_parser("restore", help="prepare a restore and swap it in")
+    where = restore.add_mutually_exclusive_group(required=True)
+    where.add_argument("--latest", dest="target", action="store_const", const=Latest())
+    where.add_argument("--backup", dest="target", type=lambda text: AtBackup(_id(text)), metavar="ID")
+    where.add_argument("--time", dest="target", type=_time, metavar="TIME", help="such as 2026-11-23T12:00:00Z")
+    where.add_argument("--place", dest="target", type=_place, metavar="EPOCH/POSITION")
+    restore.add_argument("--confirm", default="", help="confirmation of what a live database would lose")
+    keygen = commands.add_parser("keygen", help="make keys for a new repository")
+    keygen.add_argument("folder")
+    return parser
+
+
+def _id(text: str) -> str:
+    if not ids.is_id(text):
+        raise argparse.ArgumentTypeError("must be a backup's id: 26 digits and upper-case letters")
+    return text
+
+
+def _time(text: str) -> AtTime:
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError("must be a time such as 2026-11-23T12:00:00Z") from None
+    return AtTime(time if time.tzinfo else time.replace(tzinfo=UTC))
+
+
+def _place(text: str) -> AtPlace:
+    epoch, _, position = text.partition("/")
+    if not (epoch.isdecimal() and position.isdecimal()):
+        raise argparse.ArgumentTypeError("must be EPOCH/POSITION, such as 1/340")
+    place = Place(int(epoch), int(position))
+    return AtPlace(place.epoch, place.position)
