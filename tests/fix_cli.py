@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import fcntl
 import io
@@ -16,15 +17,22 @@ import sys
 import termios
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import grpc
 import pytest
 
+from llm_schema_registry.backup.v1 import backup_service_pb2_grpc, restore_service_pb2_grpc
 from llm_schema_registry.cli.main import main
+from llm_schema_registry.operation.v1 import operation_service_pb2_grpc
+from services.backup.adapters.recipients import generate_key_file, generate_signing_key
+from tests import fix_service
+from tests.fix_backup import backup_environment, fill
 from tests.fix_service import Service
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -60,8 +68,8 @@ class Ran:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """This process's environment without settings of the program."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("LLMSR_")}
+    """This process's environment without settings of the program and of gRPC."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("LLMSR_", "GRPC_"))}
     return {**kept, "PYTHONPATH": os.pathsep.join([str(ROOT / "shared"), str(ROOT)]), **more}
 
 
@@ -161,18 +169,23 @@ def llmsr_process(registry: Service) -> Run:
     return run
 
 
+Start = Callable[..., "subprocess.Popen[bytes]"]
+
+
 @pytest.fixture
-def start_llmsr(registry: Service) -> Iterator[Callable[[Sequence[str]], subprocess.Popen[bytes]]]:
-    """Starts the program with pipes and leaves it running; what still runs at the end is killed."""
+def start_llmsr(registry: Service) -> Iterator[Start]:
+    """Starts the program with pipes and leaves it running: `start_llmsr(["schema", "list"], LLMSR_TIMEOUT="60")`; what
+    still runs at the end is killed.
+    """
     started: list[subprocess.Popen[bytes]] = []
 
-    def start(arguments: Sequence[str]) -> subprocess.Popen[bytes]:
+    def start(arguments: Sequence[str], **settings: str) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
             [*PROGRAM, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=environment(LLMSR_TARGET=registry.target),
+            env=environment(**{"LLMSR_TARGET": registry.target, **settings}),
         )
         started.append(process)
         return process
@@ -182,3 +195,99 @@ def start_llmsr(registry: Service) -> Iterator[Callable[[Sequence[str]], subproc
         with suppress(ProcessLookupError):
             process.send_signal(signal.SIGKILL)
         process.communicate()
+
+
+@dataclass(frozen=True, slots=True)
+class BackedUp:
+    """A registry of its own with some content, a backup service beside it, and two backups in its store.
+
+    proven: verified to V3. spare: not verified further than at its creation; nothing protects it. store: the folder.
+    """
+
+    registry: Service
+    backup: Service
+    database_url: str
+    store: Path
+    proven: str = ""
+    spare: str = ""
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The program's settings."""
+        return {"LLMSR_TARGET": self.registry.target, "LLMSR_BACKUP_TARGET": self.backup.target}
+
+    def run(self, *arguments: str, **settings: str) -> Ran:
+        """Runs a command in this process: `run("backup", "list")`."""
+        return run_here(*arguments, **{**self.settings, **settings})
+
+    def json(self, *arguments: str) -> Any:
+        """The document of a command that must succeed."""
+        ran = self.run(*arguments, "--output", "json")
+        assert ran.status == 0, ran.stderr
+        return ran.document
+
+    def made(self, *arguments: str) -> Any:
+        """What the operation of a command made, which must succeed."""
+        ran = self.run(*arguments, "--output", "json")
+        assert ran.status == 0, ran.stderr
+        [ended] = [line["ended"] for line in ran.lines if "ended" in line]
+        return ended["response"]
+
+    def new_backup(self, *options: str) -> str:
+        """Makes a backup and returns its id."""
+        backup_id: str = self.made("backup", "create", *options)["id"]
+        return backup_id
+
+
+@pytest.fixture(scope="session")
+def backed_up(tmp_path_factory: pytest.TempPathFactory, postgres: Any) -> Iterator[BackedUp]:
+    """One registry with a backup service for the run. Tests share it: make what you change."""
+    database_url = postgres.create_database("registry_with_backups")
+    folder = tmp_path_factory.mktemp("backed-up")
+    generate_signing_key(folder / "signing.pem", folder / "signing.pub")
+    generate_key_file(folder / "recipient.key")
+    options = {
+        "backup__signing_key_path": folder / "signing.pem",
+        "backup__key_paths": folder / "recipient.key",
+        "backup__directory": folder / "store",
+        "server__grace_seconds": 1,
+    }
+    registry = Service(tmp_path_factory.mktemp("registry"), fix_service.environment(database_url, None, {}))
+    backup = Service(tmp_path_factory.mktemp("backup"), backup_environment(database_url, options), "backup")
+    try:
+        registry.launch()
+        registry.wait_ready()
+        fill(registry, "filled", 5)
+        backup.start()
+        place = BackedUp(registry, backup, database_url, folder / "store")
+        proven, spare = place.new_backup(), place.new_backup()
+        assert place.made("backup", "verify", proven)["passed"]
+        yield dataclasses.replace(place, proven=proven, spare=spare)
+        assert backup.stop() == 0, backup.log[-4000:]
+        assert registry.stop() == 0, registry.log[-4000:]
+    finally:
+        backup.kill()
+        registry.kill()
+    postgres.drop_database("registry_with_backups")
+
+
+@contextmanager
+def serving_backup(*servicers: Any, port: int = 0) -> Iterator[str]:
+    """Address of a server with these servicers of backup, restore and operation services: one that answers as the test
+    says. port: 0 for a free one.
+    """
+    server = grpc.server(ThreadPoolExecutor(4))
+    for servicer in servicers:
+        match servicer:
+            case backup_service_pb2_grpc.BackupServiceServicer():
+                backup_service_pb2_grpc.add_BackupServiceServicer_to_server(servicer, server)
+            case restore_service_pb2_grpc.RestoreServiceServicer():
+                restore_service_pb2_grpc.add_RestoreServiceServicer_to_server(servicer, server)
+            case operation_service_pb2_grpc.OperationServiceServicer():
+                operation_service_pb2_grpc.add_OperationServiceServicer_to_server(servicer, server)
+    taken = server.add_insecure_port(f"127.0.0.1:{port}")
+    server.start()
+    try:
+        yield f"127.0.0.1:{taken}"
+    finally:
+        server.stop(0).wait()

@@ -37,31 +37,38 @@ async def build(runtime: Runtime[BackupServiceSettings]) -> AsyncIterator[Parts[
         level = runtime.logger.error if "exc_info" in facts else runtime.logger.info
         level(event, **facts)
 
-    async with AsyncExitStack() as stack:
-        try:
-            assembly = await assemble(Setting(settings, runtime.clock, runtime.instance_id, report), stack)
-        except errors.KeyUnavailable as failed:
-            raise StartFailed(failed.message) from None
-        election = PostgresElection(postgres_options(settings))
-        gauges = Gauges(assembly, runtime.clock)
-        background = [
-            asyncio.create_task(assembly.keeping.run(election), name="keeping"),
-            asyncio.create_task(gauges.run(), name="gauges"),
-        ]
-        if assembly.ship is not None:
-            background.append(asyncio.create_task(assembly.ship.run(election), name="archive"))
-        try:
-            yield Parts(
-                servicers=servicers(assembly, runtime),
-                dependencies=_dependencies(assembly),
-                metrics=[lambda: _metrics(gauges)],
-            )
-        finally:
-            # Operations first: what they undo needs the stores. The archive last: it ships what was written until now.
-            await assembly.operations.close(settings.server.grace_seconds)
-            for task in background:
-                task.cancel()
-            await asyncio.gather(*background, return_exceptions=True)
+    steps = runtime.steps
+    stack = await steps.enter("close stores and database", AsyncExitStack())
+    try:
+        assembly = await assemble(Setting(settings, runtime.clock, runtime.instance_id, report), stack)
+    except errors.KeyUnavailable as failed:
+        raise StartFailed(failed.message) from None
+    election = PostgresElection(postgres_options(settings))
+    gauges = Gauges(assembly, runtime.clock)
+    background = [
+        asyncio.create_task(assembly.keeping.run(election), name="keeping"),
+        asyncio.create_task(gauges.run(), name="gauges"),
+    ]
+    if assembly.ship is not None:
+        background.append(asyncio.create_task(assembly.ship.run(election), name="archive"))
+
+    async def end_background() -> None:
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+
+    async def end_operations() -> None:
+        left = steps.remaining_seconds() - CLOSING_SECONDS
+        await assembly.operations.close(max(0.0, min(settings.server.grace_seconds, left)))
+
+    # Operations end first: what they undo needs the stores. Then the archive: it ships what was written until now.
+    steps.add("end archive and schedules", end_background)
+    steps.add("end operations", end_operations, settings.server.grace_seconds + CLOSING_SECONDS)
+    yield Parts(
+        servicers=servicers(assembly, runtime),
+        dependencies=_dependencies(assembly),
+        metrics=[lambda: _metrics(gauges)],
+    )
 
 
 DEFINITION = Definition(name="backup", settings=BackupServiceSettings, build=build)

@@ -24,6 +24,7 @@ from services.backup.adapters.kms import KmsRecipient
 from services.backup.adapters.postgres_places import DatabasePlaces
 from services.backup.adapters.postgres_source import PostgresSource
 from services.backup.adapters.recipients import load_recipient, load_signing_key, load_verifier, system_dice
+from services.backup.adapters.schema_places import SchemaPlaces
 from services.backup.codec import segments
 from services.backup.domain.model import Kind
 from services.backup.domain.retention import Policy
@@ -213,18 +214,20 @@ def _s3_options(settings: S3Settings | SecondStoreSettings) -> S3Options:
 
 
 def _aws(settings: S3Settings) -> dict[str, str | None]:
-    """How the key service is reached: as the bucket is."""
-    options = _s3_options(settings)
+    """How the key service is reached: as the bucket is, or would be."""
+    access, secret = settings.access_key_id, settings.secret_access_key
     return {
-        "region_name": options.region,
-        "endpoint_url": options.endpoint,
-        "aws_access_key_id": options.access_key_id,
-        "aws_secret_access_key": options.secret_access_key,
+        "region_name": settings.region,
+        "endpoint_url": settings.endpoint,
+        "aws_access_key_id": access.get_secret_value() if access else None,
+        "aws_secret_access_key": secret.get_secret_value() if secret else None,
     }
 
 
 def _places(settings: BackupServiceSettings, options: PostgresOptions, points: Failpoints) -> Places:
     folders: Sequence[Path] = settings.backup.tool_folders
+    if settings.restore.place == "schema":
+        return SchemaPlaces(options, points, folders=folders)
     return DatabasePlaces(options, points, maintenance_database=settings.restore.maintenance_database, folders=folders)
 
 

@@ -6,8 +6,13 @@
     python -m services.backup restore --latest | --backup ID | --time TIME | --place EPOCH/POSITION [--confirm TEXT]
     python -m services.backup keygen FOLDER             a signing key, a key file and an offline key pair
 
+`restore` onto a live database that has changes which the target has not asks for `--confirm` and names the text. What
+was prepared by then is kept, so the command with `--confirm` goes on from there. Run it again after whatever ended it:
+what an earlier run, or the service, had begun to swap is ended first.
+
 Options are the service's: the same file, secrets and environment. One JSON object a line on standard output, notes on
-standard error. Exit status: 0 done, 1 failed, or damage was found, 2 wrong settings or arguments, 3 unreachable.
+standard error. Exit status: 0 done, 1 failed, or damage was found, 2 wrong settings, keys or arguments, 3 unreachable,
+128 + the signal's number when interrupted: what had begun was undone.
 """
 
 from __future__ import annotations
@@ -16,9 +21,12 @@ import argparse
 import asyncio
 import json
 import os
+import shutil
+import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -33,31 +41,35 @@ from services.backup.adapters.recipients import (
     generate_key_pair,
     generate_signing_key,
     system_dice,
+    write_public_key,
 )
 from services.backup.assembly import Assembly, Setting, assemble
 from services.backup.domain import ids
 from services.backup.domain.model import Level, Place
 from services.backup.domain.operation import OperationKind, Subject
-from services.backup.domain.restore import Restore
+from services.backup.domain.restore import Restore, RestoreState
 from services.backup.domain.targets import AtBackup, AtPlace, AtTime, Latest, Target
 from services.backup.settings import BackupServiceSettings
 from services.backup.usecases.catalog import Entry
-from services.backup.usecases.operations import Running, Work
+from services.backup.usecases.operations import Work
 
 COMMANDS = ("list", "verify", "rebuild-catalog", "restore", "keygen")
-EXIT_FAILED, EXIT_SETTINGS, EXIT_UNREACHABLE = 1, 2, 3
+EXIT_FAILED, EXIT_SETTINGS, EXIT_UNREACHABLE, EXIT_SIGNAL = 1, 2, 3, 128
+WATCH_SECONDS = 0.2
+"""Between two looks at the steps of an operation."""
 NO_DATABASE = "postgresql://nobody@127.0.0.1:1/none"
 URL = "SCHEMA_REGISTRY__DATABASE__URL"
 ACTOR = "offline"
+UNFINISHED = ".keygen-"
+"""Begins the name of the folder in which keys are made."""
 
 
 class OfflineSettings(BackupServiceSettings):
     """The service's options. A command serves nobody, so it needs no authenticator."""
 
     def rules(self) -> Iterator[Problem]:
-        """Backups have one place to come from."""
-        if (self.s3.bucket is None) == (self.backup.directory is None):
-            yield Problem("backup.directory", "set either s3.bucket or backup.directory")
+        """As the service's, of places."""
+        yield from self.places()
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -73,16 +85,46 @@ def main(arguments: Sequence[str]) -> int:
         sys.stderr.write(f"backup: the settings have {len(invalid.problems)} error(s):\n{problems}")
         return EXIT_SETTINGS
     try:
-        return asyncio.run(_run(given, settings))
+        return asyncio.run(_until_signalled(given, settings))
     except errors.Error as error:
         _say({"error": error.message, "reason": error.reason, "metadata": error.metadata})
         return EXIT_UNREACHABLE if error.code is errors.Code.UNAVAILABLE else EXIT_FAILED
+    except BrokenPipeError:
+        # Whoever read our output has gone; the interpreter must not try again at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+
+
+async def _until_signalled(given: argparse.Namespace, settings: OfflineSettings) -> int:
+    """Runs the command. A signal cancels it, and what it had begun is undone before the end."""
+    loop, came = asyncio.get_running_loop(), list[signal.Signals]()
+    work = asyncio.create_task(_run(given, settings))
+
+    def signalled(number: signal.Signals) -> None:
+        came.append(number)
+        work.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, signalled, number)
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if not came:
+            raise
+        _note(f"ended by {came[0].name}: what had begun was undone, or is ended by the next run")
+        return EXIT_SIGNAL + came[0]
 
 
 async def _run(given: argparse.Namespace, settings: OfflineSettings) -> int:
     setting = Setting(settings, SystemClock(), f"offline-{system_dice(4).hex()}", _note)
     async with AsyncExitStack() as stack:
-        assembly = await assemble(setting, stack)
+        try:
+            assembly = await assemble(setting, stack)
+        except errors.KeyUnavailable as failed:
+            _note(failed.message)
+            return EXIT_SETTINGS
+        # Before the stores are closed: what an operation undoes needs them.
+        stack.push_async_callback(assembly.operations.close, 0)
         match given.command:
             case "list":
                 return await _list(assembly)
@@ -117,9 +159,21 @@ async def _rebuild(assembly: Assembly) -> int:
 
 async def _restore(assembly: Assembly, target: Target, confirm: str) -> int:
     """Prepares a restore and swaps it in, through the use cases of the service."""
-    restore_id = assembly.repository.new_id()
-    prepare = partial(assembly.prepare.run, restore_id, target, Level.V0)
-    await _operation(assembly, OperationKind.PREPARE_RESTORE, prepare)
+    for restore in await assembly.swap.unfinished():
+        _note(f"restore {restore.id} was {restore.state.name} when its process ended: it is ended first")
+        kind = OperationKind.ACTIVATE_RESTORE
+        if restore.state is RestoreState.REVERTING:
+            kind = OperationKind.REVERT_RESTORE
+        await _operation(assembly, kind, partial(assembly.swap.go_on, restore.id))
+        ended = await assembly.journal.get(restore.id)
+        _say(_shown(ended))
+        if (ended.state, ended.target, ended.actor) == (RestoreState.ACTIVE, target, ACTOR):
+            return 0
+    restore_id = await _prepared(assembly, target)
+    if restore_id is None:
+        restore_id = assembly.repository.new_id()
+        prepare = partial(assembly.prepare.run, restore_id, target, Level.V0)
+        await _operation(assembly, OperationKind.PREPARE_RESTORE, prepare)
     _say(_shown(await assembly.journal.get(restore_id)))
     activate = partial(assembly.swap.activate, restore_id, confirm)
     await _operation(assembly, OperationKind.ACTIVATE_RESTORE, activate)
@@ -127,15 +181,29 @@ async def _restore(assembly: Assembly, target: Target, confirm: str) -> int:
     return 0
 
 
+async def _prepared(assembly: Assembly, target: Target) -> str | None:
+    """What an earlier run prepared for the same target; None when there is none.
+
+    One for `latest` is dropped: the history may have gone on since.
+    """
+    mine = [
+        restore
+        for restore in await assembly.journal.list()
+        if (restore.state, restore.target, restore.actor) == (RestoreState.PREPARED, target, ACTOR)
+    ]
+    there = await assembly.places.existing() if mine else ()
+    for restore in mine:
+        if not isinstance(target, Latest) and restore.scratch in there:
+            return restore.id
+        await assembly.swap.release(restore.id)
+    return None
+
+
 async def _operation(assembly: Assembly, kind: OperationKind, work: Work) -> Subject:
     """What an operation made, its steps told as they happen. Raises the operation's error."""
     told: set[tuple[str, str]] = set()
-
-    async def watched(running: Running) -> Subject:
-        return await work(running)
-
-    begun = await assembly.operations.begin(kind, watched, actor=ACTOR)
-    async for operation in assembly.operations.watch(begun.name, 0.2):
+    begun = await assembly.operations.begin(kind, work, actor=ACTOR)
+    async for operation in assembly.operations.watch(begun.name, WATCH_SECONDS):
         for step in operation.steps:
             if (step.name, step.state.value) not in told:
                 told.add((step.name, step.state.value))
@@ -178,20 +246,48 @@ def _shown(restore: Restore) -> dict[str, object]:
 
 
 def _keygen(folder: Path) -> int:
-    """Makes new keys in a folder. Keys that are there stay."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    made: list[tuple[str, Callable[[], None]]] = [
-        ("signing.pem", lambda: generate_signing_key(folder / "signing.pem", folder / "signing.pub.pem")),
-        ("recipient.key", lambda: generate_key_file(folder / "recipient.key")),
-        ("offline.pem", lambda: generate_key_pair(folder / "offline.pem", folder / "offline.pub.pem")),
-    ]
-    for name, generate in made:
-        try:
-            generate()
-        except FileExistsError:
-            _note(f"{folder / name} is there already and stays")
+    """Makes new keys in a folder. Keys that are there stay; a key is there whole or not at all."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for left_over in folder.glob(f"{UNFINISHED}*"):
+            shutil.rmtree(left_over)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=UNFINISHED) as unfinished:
+            for private, public, generate in _KEYS:
+                _make_key(folder, Path(unfinished), private, public, generate)
+    except OSError as failed:
+        _note(f"no keys can be made in {folder}: {failed.strerror or failed}")
+        return EXIT_FAILED
+    except errors.KeyUnavailable as failed:
+        _note(failed.message)
+        return EXIT_FAILED
     _say({"folder": str(folder), "take_away": "offline.pem: keep it where no server is, and name offline.pub.pem"})
     return 0
+
+
+_KEYS: tuple[tuple[str, str | None, Callable[[Path, Path], None]], ...] = (
+    ("signing.pem", "signing.pub.pem", generate_signing_key),
+    ("recipient.key", None, lambda private, _: generate_key_file(private)),
+    ("offline.pem", "offline.pub.pem", generate_key_pair),
+)
+"""Private and public file of each key, and what makes them."""
+
+
+def _make_key(
+    folder: Path, unfinished: Path, private: str, public: str | None, generate: Callable[[Path, Path], None]
+) -> None:
+    """Makes one key, or the public half that an interrupted run left out. Raises OSError, errors.KeyUnavailable."""
+    if (folder / private).exists() or (public and (folder / public).exists()):
+        _note(f"{folder / private if (folder / private).exists() else folder / str(public)} is there already and stays")
+        if public and not (folder / public).exists():
+            write_public_key(folder / private, unfinished / public)
+            os.link(unfinished / public, folder / public)
+        return
+    generate(unfinished / private, unfinished / str(public))
+    # The private half first: a public key whose private one is lost would seal for nobody.
+    for name in (private, public):
+        if name:
+            with suppress(FileExistsError):
+                os.link(unfinished / name, folder / name)
 
 
 def _with_database(environment: Mapping[str, str], *, needed: bool) -> Mapping[str, str]:

@@ -108,6 +108,23 @@ class RegistryCheck:
     problems: tuple[str, ...]
 
 
+class PlaceWriter(Protocol):
+    """Writes to a place that nobody serves. Each method is called once at most, in this order."""
+
+    async def replay(self, changes: AsyncIterator[StoredChange]) -> Place:
+        """As Places.replay."""
+        ...
+
+    async def begin_epoch(self, epoch: Epoch, *, next_schema_id: int, actor: str) -> None:
+        """Appends EPOCH_STARTED for a new line that forks at the place's present position, moves the id sequence so
+        that it gives nothing below `next_schema_id` (it never falls), and allows writes: in one transaction.
+
+        A place whose line is this epoch already stays as it is. Raises errors.RestoreFailed when the place does not
+        stand at the fork.
+        """
+        ...
+
+
 class Places(Protocol):
     """Where a registry's tables can live: databases beside the live one or, without the right to create those, schemas.
 
@@ -193,11 +210,10 @@ class Places(Protocol):
         """
         ...
 
-    async def begin_epoch(self, name: str, epoch: Epoch, *, next_schema_id: int, actor: str) -> Head:
-        """Appends EPOCH_STARTED for a new line that forks at the place's present position, moves the id sequence so
-        that it gives nothing below `next_schema_id` (it never falls), and allows writes: in one transaction.
+    def writer(self, name: str) -> AbstractAsyncContextManager[PlaceWriter]:
+        """The registry's own code, started and connected to a place, so that what it is told then is done at once.
 
-        A place whose line is this epoch already stays as it is.
+        Raises errors.RestoreFailed when it does not start.
         """
         ...
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
+from psycopg import conninfo
 from pydantic import BeforeValidator, Field, SecretStr
 
 from llm_schema_registry.kernel.settings import (
@@ -15,11 +16,15 @@ from llm_schema_registry.kernel.settings import (
     Section,
     ServerSettings,
     ServiceSettings,
-    required_file,
 )
+from llm_schema_registry.kernel.urls import is_postgres
 from services.backup.domain.schedules import InvalidSchedule, validate
 
-PREFIX = r"^([A-Za-z0-9][A-Za-z0-9._-]*/)*$"
+PREFIX = r"^([A-Za-z0-9][A-Za-z0-9._-]{0,199}/)*$"
+PREFIX_CHARACTERS_MAX = 500
+"""A key has 1,024 bytes at most, of which ours need some hundred."""
+BUCKET = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+ENDPOINT = r"^https?://[^\s/]+/?$"
 
 
 def _split(value: object) -> object:
@@ -49,10 +54,12 @@ class BackupServerSettings(ServerSettings):
 class S3Settings(Section):
     """The bucket that backups and the archive are kept in. Without one, `backup.directory` is."""
 
-    bucket: str | None = Field(default=None, min_length=3, max_length=63, description="Name of the bucket.")
+    bucket: str | None = Field(
+        default=None, min_length=3, max_length=63, pattern=BUCKET, description="Name of the bucket."
+    )
     region: str = Field(default="us-east-1", min_length=1, description="Region of the bucket.")
     endpoint: str | None = Field(
-        default=None, pattern=r"^https?://[^\s/]+/?$", description="Endpoint of an S3-compatible store; AWS without."
+        default=None, pattern=ENDPOINT, description="Endpoint of an S3-compatible store; AWS without."
     )
     path_style: bool = Field(
         default=False, description="Name the bucket in the path, as many S3-compatible stores need."
@@ -67,23 +74,26 @@ class S3Settings(Section):
         description="Key of the key service that the store encrypts objects with; without, it encrypts with AES-256.",
     )
     prefix: str = Field(
-        default="", pattern=PREFIX, description="What all keys begin with: empty, or names that end with `/`."
+        default="",
+        pattern=PREFIX,
+        max_length=PREFIX_CHARACTERS_MAX,
+        description="What all keys begin with: empty, or names that end with `/`.",
     )
 
     def rules(self) -> Iterator[Problem]:
-        """The access key has its secret."""
-        if (self.access_key_id is None) != (self.secret_access_key is None):
-            missing = "s3.access_key_id" if self.access_key_id is None else "s3.secret_access_key"
-            yield Problem(missing, "required because the other half of the pair is set")
+        """The access key has its secret, and the endpoint none."""
+        yield from _credentials("s3", self)
 
 
 class SecondStoreSettings(Section):
     """A second store that every backup and segment is copied to: another region, another account. Off without one."""
 
-    bucket: str | None = Field(default=None, min_length=3, max_length=63, description="Name of the second bucket.")
+    bucket: str | None = Field(
+        default=None, min_length=3, max_length=63, pattern=BUCKET, description="Name of the second bucket."
+    )
     region: str = Field(default="us-east-1", min_length=1, description="Region of the second bucket.")
     endpoint: str | None = Field(
-        default=None, pattern=r"^https?://[^\s/]+/?$", description="Endpoint of the second store; AWS without."
+        default=None, pattern=ENDPOINT, description="Endpoint of the second store; AWS without."
     )
     path_style: bool = Field(default=False, description="As s3.path_style, for the second store.")
     access_key_id: SecretStr | None = Field(default=None, description="Access key to the second store.")
@@ -91,20 +101,33 @@ class SecondStoreSettings(Section):
     kms_key_id: str | None = Field(
         default=None, min_length=1, description="Key that the second store encrypts objects with."
     )
-    prefix: str = Field(default="", pattern=PREFIX, description="What all keys of the second store begin with.")
+    prefix: str = Field(
+        default="",
+        pattern=PREFIX,
+        max_length=PREFIX_CHARACTERS_MAX,
+        description="What all keys of the second store begin with.",
+    )
     directory: Path | None = Field(default=None, description="Folder of the second store, instead of a bucket.")
 
     def rules(self) -> Iterator[Problem]:
-        """One place at most, and the access key has its secret."""
+        """One place at most; the access key has its secret, and the endpoint none."""
         if self.bucket and self.directory:
             yield Problem(
                 "second_store.directory",
                 "set either second_store.bucket or second_store.directory",
                 str(self.directory),
             )
-        if (self.access_key_id is None) != (self.secret_access_key is None):
-            missing = "second_store.access_key_id" if self.access_key_id is None else "second_store.secret_access_key"
-            yield Problem(missing, "required because the other half of the pair is set")
+        yield from _credentials("second_store", self)
+
+
+def _credentials(section: str, settings: S3Settings | SecondStoreSettings) -> Iterator[Problem]:
+    if (settings.access_key_id is None) != (settings.secret_access_key is None):
+        missing = "access_key_id" if settings.access_key_id is None else "secret_access_key"
+        yield Problem(f"{section}.{missing}", "required because the other half of the pair is set")
+    if settings.endpoint is not None and "@" in settings.endpoint:
+        # Without its value: it holds a secret.
+        allowed = f"holds no credentials: set {section}.access_key_id and {section}.secret_access_key"
+        yield Problem(f"{section}.endpoint", allowed)
 
 
 class BackupSettings(Section):
@@ -158,12 +181,19 @@ class BackupSettings(Section):
     )
 
     def rules(self) -> Iterator[Problem]:
-        """There is a signing key, the schedules can be read, and something is kept."""
-        yield from required_file("backup.signing_key_path", self.signing_key_path, "every manifest is signed")
+        """There is a signing key, keys and schedules can be read, and something is kept."""
+        if self.signing_key_path is None:
+            allowed = "required, because every manifest is signed: `python -m services.backup keygen FOLDER` makes one"
+            yield Problem("backup.signing_key_path", allowed)
+        elif not self.signing_key_path.is_file():
+            yield Problem("backup.signing_key_path", "no such file", str(self.signing_key_path))
         for name in ("key_paths", "trusted_key_paths"):
             for path in getattr(self, name):
                 if not path.is_file():
                     yield Problem(f"backup.{name}", "no such file", str(path))
+        if self.kms_key_id is not None and (self.kms_key_id.startswith("alias/") or ":alias/" in self.kms_key_id):
+            allowed = "name the key by its id or ARN: an alias can be moved to another key"
+            yield Problem("backup.kms_key_id", allowed, self.kms_key_id)
         for name in ("hourly_schedule", "daily_schedule", "monthly_schedule", "drill_schedule"):
             cron = getattr(self, name)
             try:
@@ -217,6 +247,7 @@ class RestoreSettings(Section):
 class BackupServiceSettings(ServiceSettings):
     """All options of the backup service."""
 
+    service_name: ClassVar[str] = "backup"
     others_sections: ClassVar[frozenset[str]] = frozenset({"redis", "cache", "limits", "formats"})
 
     server: BackupServerSettings = Field(default_factory=BackupServerSettings)
@@ -228,7 +259,34 @@ class BackupServiceSettings(ServiceSettings):
     restore: RestoreSettings = Field(default_factory=RestoreSettings)
 
     def rules(self) -> Iterator[Problem]:
-        """Backups have one place to go to."""
+        """Callers are authenticated, and `places`."""
         yield from super().rules()
+        yield from self.places()
+
+    def places(self) -> Iterator[Problem]:
+        """Backups have one place, and the second store is another; restores have theirs beside the live database."""
         if (self.s3.bucket is None) == (self.backup.directory is None):
             yield Problem("backup.directory", "set either s3.bucket or backup.directory")
+        second = self.second_store
+        if second.directory is not None and second.directory == self.backup.directory:
+            allowed = "must be another folder than backup.directory"
+            yield Problem("second_store.directory", allowed, str(second.directory))
+        if second.bucket is not None and _place_of(second) == _place_of(self.s3):
+            yield Problem("second_store.bucket", "must be another place than that of section s3", second.bucket)
+        database = _database(self.database.url.get_secret_value())
+        if database is None:
+            yield Problem(
+                "database.url", "must name the registry's database: postgresql://user:password@host:5432/name"
+            )
+        elif self.restore.place == "database" and database == self.restore.maintenance_database:
+            allowed = "must be another database than the one of database.url"
+            yield Problem("restore.maintenance_database", allowed, database)
+
+
+def _place_of(settings: S3Settings | SecondStoreSettings) -> tuple[str | None, str | None, str]:
+    return settings.endpoint, settings.bucket, settings.prefix
+
+
+def _database(url: str) -> str | None:
+    """The database that a URL names; None for none. One that is no URL is judged by its own section."""
+    return str(conninfo.conninfo_to_dict(url).get("dbname") or "") or None if is_postgres(url) else url

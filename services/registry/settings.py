@@ -43,6 +43,7 @@ class FormatSettings(Section):
 class RegistrySettings(ServiceSettings):
     """All options of the registry service."""
 
+    service_name: ClassVar[str] = "registry"
     others_sections: ClassVar[frozenset[str]] = frozenset({"s3", "second_store", "backup", "archive", "restore"})
 
     database: DatabaseSettings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +30,7 @@ def marked_options(tree: ast.AST) -> Iterator[tuple[str, str]]:
                         yield ast.literal_eval(argument), node.name
 
 
+@functools.cache
 def marked_tests() -> dict[str, list[str]]:
     """Names of the tests of each option, read from the source of all tests."""
     found: dict[str, list[str]] = {}

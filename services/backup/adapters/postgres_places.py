@@ -28,8 +28,8 @@ from services.backup.adapters.place_names import PlaceNames
 from services.backup.adapters.postgres_session import open_session
 from services.backup.adapters.programs import Command, ProgramFailed, run_program
 from services.backup.adapters.registry_tools import RegistryTools
-from services.backup.domain.model import DatabaseFacts, Epoch, Head, Place, StoredChange
-from services.backup.ports import Failpoints, RegistryCheck
+from services.backup.domain.model import DatabaseFacts, Head, Place, StoredChange
+from services.backup.ports import Failpoints, PlaceWriter, RegistryCheck
 
 SCHEMA = "registry"
 STALL_SECONDS = 300.0
@@ -204,11 +204,11 @@ class DatabasePlaces:
                 await session.execute(_FENCE, {"fenced": fenced})
             return await read_head(session, SCHEMA)
 
-    async def begin_epoch(self, name: str, epoch: Epoch, *, next_schema_id: int, actor: str) -> Head:
-        """See Places. Raises errors.RestoreFailed when the place does not stand at the fork."""
-        async with self._open(name):
-            await self._tools.begin_epoch(name, epoch, next_schema_id=next_schema_id, actor=actor)
-        return await self.head(name)
+    @asynccontextmanager
+    async def writer(self, name: str) -> AsyncIterator[PlaceWriter]:
+        """See Places."""
+        async with self._open(name), self._tools.writer(name) as writer:
+            yield writer
 
     async def swap(self, *, incoming: str, aside: str) -> None:
         """See Places. Both renames are one transaction, so there is no moment in which they are half done."""

@@ -209,6 +209,19 @@ def generate_signing_key(private_path: Path, public_path: Path, dice: Dice = sys
     _write_pair(private, private_path, public_path)
 
 
+def write_public_key(private_path: Path, public_path: Path) -> None:
+    """Writes the public key of a pair anew from its private one. Raises errors.KeyUnavailable, FileExistsError."""
+    private = _private_pem(_read(private_path), private_path)
+    if not isinstance(private, X25519PrivateKey | Ed25519PrivateKey):
+        raise _unfit(private_path, "it is neither an X25519 nor an Ed25519 private key")
+    _write(public_path, _public_pem_of(private), 0o644)
+
+
+def _public_pem_of(private: X25519PrivateKey | Ed25519PrivateKey) -> bytes:
+    public = private.public_key()
+    return public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
 def _agreed(ours: X25519PrivateKey, theirs: X25519PublicKey, ephemeral: bytes, recipient: bytes) -> AESGCM:
     secret = ours.exchange(theirs)
     derived = HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=ephemeral + recipient, info=_INFO_LABEL).derive(secret)
@@ -262,10 +275,9 @@ def _public_pem(content: bytes, path: Path) -> object:
 def _write_pair(private: X25519PrivateKey | Ed25519PrivateKey, private_path: Path, public_path: Path) -> None:
     pem = serialization.Encoding.PEM
     secret = private.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    public = private.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo)
     _write_secret(private_path, secret)
     try:
-        _write(public_path, public, 0o644)
+        _write(public_path, _public_pem_of(private), 0o644)
     except BaseException:
         # Half a pair is of no use, and would keep the next try from its place.
         private_path.unlink()

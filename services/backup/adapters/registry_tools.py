@@ -5,11 +5,12 @@ Rows go to their standard input, results come as JSON lines; services/registry/t
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -29,6 +30,9 @@ PIECE_BYTES = 256 * 1024
 LINE_BYTES_MAX = 1 << 20
 SCHEMA = "registry"
 CANNOT_FOLLOW = "CANNOT_FOLLOW"
+READY = b'"ready"'
+READY_SECONDS = 60.0
+REPLAY, BEGIN = "replay", "begin-epoch"
 
 
 class RegistryTools:
@@ -48,19 +52,32 @@ class RegistryTools:
         result = await self._run(database, ("check", "--schema", schema))
         return RegistryCheck(result["schemas"], result["changes"], tuple(result["problems"]))
 
-    async def begin_epoch(
-        self, database: str, epoch: Epoch, *, next_schema_id: int, actor: str, schema: str = SCHEMA
-    ) -> None:
-        """As Places.begin_epoch. Raises errors.RestoreFailed when the place does not stand at the fork."""
-        given: dict[str, object] = {"epoch": epoch.id, "parent": epoch.parent, "fork": epoch.fork_position}
-        given |= {"next-schema-id": next_schema_id, "schema": schema}
-        numbers = [f"--{name}={value}" for name, value in given.items()]
-        await self._run(database, ("begin-epoch", *numbers, f"--actor={actor}"))
+    @asynccontextmanager
+    async def writer(self, database: str, *, schema: str = SCHEMA) -> AsyncIterator[ToolWriter]:
+        """As Places.writer. Raises errors.RestoreFailed, DatabaseUnavailable when the tools do not start."""
+        writer = ToolWriter()
+        async with asyncio.timeout(READY_SECONDS), asyncio.TaskGroup() as starting:
+            for name, arguments, stdin in (
+                (REPLAY, ("replay", "--schema", schema), writer.given_changes()),
+                (BEGIN, ("begin-epoch", "--ask", "--schema", schema), writer.given_wish()),
+            ):
+                ready = asyncio.Event()
+                task = asyncio.create_task(self._run(database, arguments, stdin, ready), name=f"registry {name}")
+                writer.tasks[name] = task
+                starting.create_task(_either(ready, task))
+        try:
+            yield writer
+        finally:
+            await writer.end()
 
     async def _run(
-        self, database: str, arguments: Sequence[str], stdin: AsyncGenerator[bytes] | None = None
+        self,
+        database: str,
+        arguments: Sequence[str],
+        stdin: AsyncGenerator[bytes] | None = None,
+        ready: asyncio.Event | None = None,
     ) -> Mapping[str, Any]:
-        """What the tool's last line says."""
+        """What the tool's last line says. ready: set once the tool says that it has reached the database."""
         url = database_url(self._options, database)
         command = Command(
             (sys.executable, "-m", "services.registry", *arguments), self._environment(url), secrets=_secrets(url)
@@ -70,6 +87,8 @@ class RegistryTools:
             async with aclosing(run_program(command, stdin, stall_seconds=self._stall_seconds)) as output:
                 async for piece in output:
                     last.add(piece)
+                    if ready is not None and READY in piece:
+                        ready.set()
         except ProgramFailed as failed:
             raise _failure(last.value(), failed) from failed
         result = last.value()
@@ -89,6 +108,57 @@ class RegistryTools:
         environment = {f"SCHEMA_REGISTRY__DATABASE__{name}": str(value) for name, value in chosen.items()}
         # The interpreter is ours, so is what it imports; an empty entry is the present folder.
         return environment | {"PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
+
+
+class ToolWriter:
+    """Tools that have started, reached the place, and wait for what to do: see PlaceWriter."""
+
+    def __init__(self) -> None:
+        self.tasks: dict[str, asyncio.Task[Mapping[str, Any]]] = {}
+        self._changes: asyncio.Future[AsyncIterator[StoredChange]] = asyncio.get_running_loop().create_future()
+        self._wish: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    async def replay(self, changes: AsyncIterator[StoredChange]) -> Place:
+        """See PlaceWriter."""
+        self._changes.set_result(changes)
+        result = await self.tasks[REPLAY]
+        return Place(result["epoch"], result["position"])
+
+    async def begin_epoch(self, epoch: Epoch, *, next_schema_id: int, actor: str) -> None:
+        """See PlaceWriter."""
+        wish: dict[str, object] = {"epoch": epoch.id, "parent": epoch.parent, "fork": epoch.fork_position}
+        wish |= {"next_schema_id": next_schema_id, "actor": actor}
+        self._wish.set_result(json.dumps(wish).encode() + b"\n")
+        await self.tasks[BEGIN]
+
+    async def given_changes(self) -> AsyncGenerator[bytes]:
+        """What `replay` reads: nothing until the changes are given."""
+        async with aclosing(delimited(await self._changes)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def given_wish(self) -> AsyncGenerator[bytes]:
+        """What `begin-epoch` reads: nothing until the wish is given."""
+        yield await self._wish
+
+    async def end(self) -> None:
+        """Ends tools that were not needed."""
+        for task in self.tasks.values():
+            task.cancel()
+        await asyncio.gather(*self.tasks.values(), return_exceptions=True)
+        for waiting in (self._changes, self._wish):
+            waiting.cancel()
+
+
+async def _either(ready: asyncio.Event, task: asyncio.Task[Mapping[str, Any]]) -> None:
+    """Returns when the tool is ready. Raises what it failed with before that."""
+    waiting = asyncio.create_task(ready.wait())
+    try:
+        await asyncio.wait({waiting, task}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
+    if task.done() and not ready.is_set():
+        task.result()
 
 
 def database_url(options: PostgresOptions, database: str) -> str:

@@ -29,8 +29,8 @@ from services.backup.adapters.postgres_places import RestoreLimits
 from services.backup.adapters.postgres_session import open_session
 from services.backup.adapters.programs import Command, ProgramFailed, run_program
 from services.backup.adapters.registry_tools import RegistryTools
-from services.backup.domain.model import DatabaseFacts, Epoch, Head, Place, StoredChange
-from services.backup.ports import Failpoints, RegistryCheck
+from services.backup.domain.model import DatabaseFacts, Head, Place, StoredChange
+from services.backup.ports import Failpoints, PlaceWriter, RegistryCheck
 
 SCHEMA = "registry"
 LOCK_SECONDS = 3.0
@@ -240,10 +240,11 @@ class SchemaPlaces:
                 await session.execute(sql.SQL(_FENCE).format(sql.Identifier(name, "head")), {"fenced": fenced})
             return await read_head(session, name)
 
-    async def begin_epoch(self, name: str, epoch: Epoch, *, next_schema_id: int, actor: str) -> Head:
-        """See Places. Raises errors.RestoreFailed when the place does not stand at the fork."""
-        await self._tools.begin_epoch(self._database, epoch, next_schema_id=next_schema_id, actor=actor, schema=name)
-        return await self.head(name)
+    @asynccontextmanager
+    async def writer(self, name: str) -> AsyncIterator[PlaceWriter]:
+        """See Places."""
+        async with self._tools.writer(self._database, schema=name) as writer:
+            yield writer
 
     async def swap(self, *, incoming: str, aside: str) -> None:
         """See Places. One transaction, behind all who use the head: whoever waits finds the new one."""

@@ -76,7 +76,7 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """An operation as it stands. error: set when it ended badly."""
+    """An operation as it stands. error: set when it ended badly. request_digest: of the request that began it."""
 
     name: str
     kind: OperationKind
@@ -89,6 +89,7 @@ class Operation:
     error: Failed | None = None
     steps: tuple[Step, ...] = ()
     progress: Progress = Progress()
+    request_digest: str = ""
 
     @property
     def done(self) -> bool:
@@ -109,6 +110,7 @@ def to_document(operation: Operation) -> dict[str, Any]:
         "kind": operation.kind.value,
         "actor": operation.actor,
         "request_id": operation.request_id,
+        "request_digest": operation.request_digest,
         "instance_id": operation.instance_id,
         "start_time": operation.start_time.isoformat(),
         "end_time": operation.end_time.isoformat() if operation.end_time else None,
@@ -134,6 +136,7 @@ def from_document(document: Mapping[str, Any]) -> Operation:
         error=Failed(int(error["code"]), error["reason"], error["message"], error["metadata"]) if error else None,
         steps=tuple(_read_step(step) for step in document["steps"]),
         progress=_read_progress(document["progress"]),
+        request_digest=str(document["request_digest"]),
     )
 
 

@@ -14,6 +14,7 @@ from services.backup.usecases.catalog import Catalog, Entry
 from services.backup.usecases.copying import NAME, Copying
 from services.backup.usecases.drill import Drill, DrillRecord
 from services.backup.usecases.journal import Journal
+from services.backup.usecases.operations import Request
 
 
 class Answers:
@@ -61,7 +62,7 @@ class Answers:
                     return drill(await self._drill.get(subject.id))
         except errors.RestoreNotFound:
             return restore_pb2.Restore(id=subject.id)
-        except (errors.BackupNotFound, errors.OperationNotFound):
+        except (errors.BackupNotFound, errors.BackupDamaged, errors.OperationNotFound):
             return backup_pb2.Backup(id=subject.id) if subject.kind == "backup" else None
         return None
 
@@ -74,6 +75,11 @@ class Answers:
             complete = entry.id in self._copying.state.complete
             message.copies.append(backup_pb2.BackupCopy(store=NAME, complete=complete))
         return message
+
+
+def asked(request_id: str, request: Message) -> Request:
+    """What a call asked for, so that a repeat of it is recognised."""
+    return Request(request_id, request.SerializeToString(deterministic=True))
 
 
 def drill(record: DrillRecord) -> backup_pb2.Drill:

@@ -16,7 +16,7 @@ from services.backup.codec import nouns
 from services.backup.domain.model import Kind, Level
 from services.backup.domain.operation import OperationKind, Subject
 from services.backup.domain.schedules import Schedule, next_slot
-from services.backup.handlers.answers import Answers
+from services.backup.handlers.answers import Answers, asked
 from services.backup.handlers.fields import Fields
 from services.backup.usecases.drill import Drill
 from services.backup.usecases.leases import PATIENCE_SECONDS
@@ -71,7 +71,7 @@ class BackupService(rpc.BackupServiceServicer):
             OperationKind.BACKUP,
             partial(self._verbs.make.run, wanted),
             actor=current_caller().name,
-            request_id=request_id,
+            request=asked(request_id, request),
         )
         return pb.CreateBackupResponse(operation=await self._answers.operation(operation))
 
@@ -114,7 +114,7 @@ class BackupService(rpc.BackupServiceServicer):
             OperationKind.VERIFY,
             partial(self._verbs.verify.run, backup_id, level),
             actor=current_caller().name,
-            request_id=request_id,
+            request=asked(request_id, request),
             subject=Subject("verification", backup_id),
         )
         return pb.VerifyBackupResponse(operation=await self._answers.operation(operation))
@@ -180,7 +180,7 @@ class BackupService(rpc.BackupServiceServicer):
         if not (await self._repository.catalog.listing()).entries:
             raise errors.BackupNotFound("there is no backup to try: make one first")
         operation = await self._verbs.operations.begin(
-            OperationKind.DRILL, self._verbs.drill.run, actor=current_caller().name, request_id=request_id
+            OperationKind.DRILL, self._verbs.drill.run, actor=current_caller().name, request=asked(request_id, request)
         )
         return pb.RunDrillResponse(operation=await self._answers.operation(operation))
 

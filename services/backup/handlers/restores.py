@@ -12,7 +12,7 @@ from services.backup.codec import nouns
 from services.backup.domain.model import Level
 from services.backup.domain.operation import OperationKind, Subject
 from services.backup.domain.restore import LossWindow, Restore, RestoreState
-from services.backup.handlers.answers import Answers
+from services.backup.handlers.answers import Answers, asked
 from services.backup.handlers.fields import Fields
 from services.backup.usecases.journal import Journal
 from services.backup.usecases.operations import Operations
@@ -45,7 +45,7 @@ class RestoreService(rpc.RestoreServiceServicer):
             OperationKind.PREPARE_RESTORE,
             partial(self._prepare.run, restore_id, target, level),
             actor=current_caller().name,
-            request_id=request_id,
+            request=asked(request_id, request),
         )
         return pb.PrepareRestoreResponse(operation=await self._answers.operation(operation))
 
@@ -68,7 +68,7 @@ class RestoreService(rpc.RestoreServiceServicer):
             OperationKind.ACTIVATE_RESTORE,
             partial(self._swap.activate, restore_id, confirmation),
             actor=current_caller().name,
-            request_id=request_id,
+            request=asked(request_id, request),
             subject=Subject("restore", restore_id),
         )
         return pb.ActivateRestoreResponse(operation=await self._answers.operation(operation))
@@ -83,7 +83,7 @@ class RestoreService(rpc.RestoreServiceServicer):
             OperationKind.REVERT_RESTORE,
             partial(self._swap.revert, restore_id, confirmation),
             actor=current_caller().name,
-            request_id=request_id,
+            request=asked(request_id, request),
             subject=Subject("restore", restore_id),
         )
         return pb.RevertRestoreResponse(operation=await self._answers.operation(operation))

@@ -17,9 +17,16 @@ from datetime import datetime
 from typing import Any
 
 from llm_schema_registry import errors
-from llm_schema_registry.objects.store import Listed, ObjectExists, ObjectNotFound, ObjectStore
+from llm_schema_registry.objects.store import (
+    Listed,
+    ObjectDamaged,
+    ObjectExists,
+    ObjectNotFound,
+    ObjectStore,
+    ObjectTooLarge,
+)
 from services.backup.domain import ids, layout, manifest
-from services.backup.domain.documents import Verifier
+from services.backup.domain.documents import DocumentInvalid, Verifier, decode_signed
 from services.backup.domain.manifest import ManifestInvalid
 from services.backup.domain.model import Level, Manifest, Verification
 
@@ -70,10 +77,14 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """All backups, newest first, and what of the rest cannot be trusted, in words."""
+    """All backups, newest first, and what of the rest cannot be trusted, in words.
+
+    untrusted: ids of all backups whose manifests cannot be; nothing may be concluded about them, and nothing deleted.
+    """
 
     entries: tuple[Entry, ...]
     problems: tuple[str, ...] = ()
+    untrusted: frozenset[str] = frozenset()
 
     def entry(self, backup_id: str) -> Entry | None:
         return next((entry for entry in self.entries if entry.id == backup_id), None)
@@ -85,7 +96,8 @@ class Catalog:
     def __init__(self, store: ObjectStore, verifiers: Sequence[Verifier]) -> None:
         self.store = store
         self._verifiers = tuple(verifiers)
-        self._read: dict[tuple[str, str], tuple[Manifest, bytes] | str] = {}
+        self._cluster: str | None = None
+        self._read: dict[tuple[str, str], tuple[Manifest, bytes]] = {}
 
     async def listing(self) -> Listing:
         """Every backup, newest first, tombstones included."""
@@ -93,14 +105,20 @@ class Catalog:
         evidence, pins, tombstones = await asyncio.gather(self._evidence(), self._pins(), self._tombstones())
         limit = asyncio.Semaphore(READ_AT_ONCE)
 
-        async def read(listed: Listed) -> tuple[Manifest, bytes] | str:
+        async def read(listed: Listed) -> tuple[Manifest, bytes] | str | None:
             async with limit:
                 return await self._manifest(listed)
 
-        entries, problems = [], []
-        for found in await asyncio.gather(*(read(each) for each in listed)):
+        entries, problems, untrusted = [], [], set()
+        cluster = await self._cluster_id()
+        for each, found in zip(listed, await asyncio.gather(*(read(each) for each in listed)), strict=True):
+            if found is None:
+                continue  # Deleted since it was listed.
+            if not isinstance(found, str) and cluster not in {None, found[0].cluster_id}:
+                found = f"{each.key} cannot be trusted: it is of registry {found[0].cluster_id}, the store of {cluster}"
             if isinstance(found, str):
                 problems.append(found)
+                untrusted.add(str(layout.manifest_of(each.key)))
                 continue
             known, sha256 = found
             entries.append(
@@ -115,7 +133,7 @@ class Catalog:
         there = {(each.key, each.etag) for each in listed}
         self._read = {key: value for key, value in self._read.items() if key in there}
         entries.sort(key=lambda entry: entry.id, reverse=True)
-        return Listing(tuple(entries), tuple(problems[:PROBLEMS_MAX]))
+        return Listing(tuple(entries), tuple(problems[:PROBLEMS_MAX]), frozenset(untrusted))
 
     async def get(self, backup_id: str) -> Entry:
         """A backup. Raises errors.BackupNotFound, errors.BackupDamaged for a manifest that cannot be trusted."""
@@ -126,8 +144,14 @@ class Catalog:
         if stored is None:
             raise _unknown(backup_id)
         found = await self._manifest(Listed(key, stored.size_bytes, stored.etag, stored.modify_time))
+        if found is None:
+            raise _unknown(backup_id)
         if isinstance(found, str):
             raise errors.BackupDamaged(found, metadata={"key": key})
+        if await self._cluster_id() not in {None, found[0].cluster_id}:
+            raise errors.BackupDamaged(
+                f"{key} cannot be trusted: it is of another registry, {found[0].cluster_id}", metadata={"key": key}
+            )
         evidence, pins, tombstones = await asyncio.gather(self._evidence(backup_id), self._pins(), self._tombstones())
         return Entry(
             manifest=found[0],
@@ -152,16 +176,27 @@ class Catalog:
         newest = sorted(
             ((key, told) for key, told in found if told is not None), key=lambda each: each[1].time, reverse=True
         )
-        return tuple([await self.verification(key) for key, _ in newest[:VERIFICATIONS_MAX]])
+        read = [await self._readable(key, told) for key, told in newest[:VERIFICATIONS_MAX] if told is not None]
+        return tuple(each for each in read if each is not None)
+
+    async def _readable(self, key: str, told: layout.VerificationKey) -> Verification | None:
+        """A verification, or as much of it as its name tells; None when it is gone."""
+        try:
+            return await self.verification(key)
+        except errors.OperationNotFound:
+            return None
+        except errors.BackupDamaged as damaged:
+            problems = () if told.passed else (damaged.message,)
+            return Verification(told.backup_id, told.level, told.time, problems, 0.0)
 
     async def verification(self, key: str) -> Verification:
-        """A verification by its object's key. Raises errors.OperationNotFound when it is gone."""
+        """A verification by its object's key. Raises errors.OperationNotFound when it is gone, BackupDamaged."""
         try:
             content, _ = await self.store.get(key)
             return _read_evidence(json.loads(content))
         except ObjectNotFound:
             raise errors.OperationNotFound(f"the verification {key} is gone with its backup") from None
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, ObjectDamaged, ObjectTooLarge):
             raise errors.BackupDamaged(f"the record {key} cannot be read", metadata={"key": key}) from None
 
     async def write(self) -> Listing:
@@ -185,12 +220,17 @@ class Catalog:
         another size, objects that belong to no backup.
         """
         self._read.clear()
+        self._cluster = None
         listing = await self.write()
         sizes = {each.key: each.size_bytes async for each in self.store.list(layout.BACKUPS)}
+        keys = {told[0] async for each in self.store.list(layout.KEYS) if (told := layout.key_of(each.key))}
         problems = list(listing.problems)
         wanted = set()
         for entry in listing.entries:
             wanted.add(layout.manifest(entry.id))
+            encryption = entry.manifest.encryption
+            if encryption is not None and encryption.key_id not in keys:
+                problems.append(f"the data key {encryption.key_id} of backup {entry.id} is missing")
             for record in entry.manifest.objects:
                 wanted.add(record.key)
                 size = sizes.get(record.key)
@@ -198,7 +238,9 @@ class Catalog:
                     problems.append(f"{record.key} is missing")
                 elif size != record.size_bytes:
                     problems.append(f"{record.key} has {size} bytes, {record.size_bytes} were written")
-        problems += [f"{key} belongs to no backup" for key in sizes if key not in wanted]
+        for key in sizes:
+            if key not in wanted and layout.backup_of(key) not in listing.untrusted:
+                problems.append(f"{key} belongs to no backup, or to one that is being made")
         return listing, problems[:PROBLEMS_MAX]
 
     async def pin(self, backup_id: str, *, pinned: bool) -> Entry:
@@ -211,26 +253,39 @@ class Catalog:
             await self.store.delete(layout.pin(backup_id))
         return replace(entry, pinned=pinned)
 
-    async def _manifest(self, listed: Listed) -> tuple[Manifest, bytes] | str:
-        """A manifest with its digest, or what is wrong with it."""
-        known = self._read.get((listed.key, listed.etag))
-        if known is None:
-            known = await self._read_manifest(listed.key)
-            self._read[listed.key, listed.etag] = known
-        return known
+    async def _manifest(self, listed: Listed) -> tuple[Manifest, bytes] | str | None:
+        """A manifest with its digest, or what is wrong with it; None when it is gone.
 
-    async def _read_manifest(self, key: str) -> tuple[Manifest, bytes] | str:
+        What is wrong is found anew each time: a store may have returned once what it does not hold.
+        """
+        known = self._read.get((listed.key, listed.etag))
+        if known is not None:
+            return known
+        found = await self._read_manifest(listed.key)
+        if isinstance(found, tuple):
+            self._read[listed.key, listed.etag] = found
+        return found
+
+    async def _read_manifest(self, key: str) -> tuple[Manifest, bytes] | str | None:
         try:
             content, _ = await self.store.get(key)
-        except ObjectNotFound:
-            return f"{key} vanished while it was read"
-        try:
             found = manifest.decode(content, self._verifiers)
-        except ManifestInvalid as invalid:
+        except ObjectNotFound:
+            return None
+        except (ManifestInvalid, ObjectDamaged, ObjectTooLarge) as invalid:
             return f"{key} cannot be trusted: {invalid}"
         if found.id != layout.manifest_of(key):
             return f"{key} cannot be trusted: it is the manifest of {found.id}"
         return found, hashlib.sha256(content).digest()
+
+    async def _cluster_id(self) -> str | None:
+        """Whose backups these are; None when nothing that can be trusted says so."""
+        if self._cluster is None:
+            with suppress(ObjectNotFound, ObjectDamaged, ObjectTooLarge, DocumentInvalid):
+                content, _ = await self.store.get(layout.REPOSITORY)
+                told = decode_signed("repository", content, self._verifiers).get("cluster_id")
+                self._cluster = told if isinstance(told, str) else None
+        return self._cluster
 
     async def _evidence(self, backup_id: str | None = None) -> dict[str, list[Evidence]]:
         found: dict[str, list[Evidence]] = defaultdict(list)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llm_schema_registry import errors
-from llm_schema_registry.objects.store import ObjectNotFound, ObjectStore
+from llm_schema_registry.objects.store import ObjectDamaged, ObjectNotFound, ObjectStore, ObjectTooLarge
 from services.backup.domain import keys, layout
 from services.backup.domain.documents import DocumentInvalid
 from services.backup.domain.keys import KeyDocument, Wrap
@@ -49,7 +49,11 @@ class DataKeys:
         return await self.open(key.id, cached=False)
 
     async def open(self, key_id: str, *, cached: bool = True) -> DataKey:
-        """A key by its id. Raises errors.KeyUnavailable, naming the recipients it was wrapped for."""
+        """A key by its id.
+
+        Raises errors.KeyUnavailable, naming the recipients it was wrapped for, when none of them is at hand;
+        errors.BackupDamaged when what is stored of the key is not there, or cannot be read.
+        """
         if cached and key_id in self._opened:
             return self._opened[key_id]
         document, _ = await self._document(key_id)
@@ -74,27 +78,45 @@ class DataKeys:
     async def rotate(self, *, dry_run: bool) -> Rotation:
         """Wraps every key anew for the recipients of now, where those differ. The data stays as it is.
 
-        Raises errors.KeyUnavailable at the first key that cannot be opened; those before it are done.
+        A repeat finishes what one that was ended early began: forms for recipients of before are gone when it is done.
+        Raises errors.KeyUnavailable when keys cannot be opened, errors.BackupDamaged when their documents cannot be
+        read, and names the first; all others are done.
         """
         wanted = tuple(sorted(recipient.name for recipient in self._recipients))
         if not wanted:
             raise errors.KeyUnavailable("no recipient is configured: a rotation would leave the keys to nobody")
-        rewrapped = unchanged = 0
+        rewrapped, unchanged, failures = 0, 0, list[errors.Error]()
         for key_id in await self.ids():
-            document, number = await self._document(key_id)
-            if tuple(sorted(wrap.recipient for wrap in document.wraps)) == wanted:
-                unchanged += 1
-                continue
-            rewrapped += 1
-            if dry_run:
-                continue
+            try:
+                document, number = await self._document(key_id)
+                same = tuple(sorted(wrap.recipient for wrap in document.wraps)) == wanted
+                if not dry_run:
+                    await self._rotate_one(document, number, wrap=not same)
+            except (errors.KeyUnavailable, errors.BackupDamaged) as failed:
+                failures.append(failed)
+            else:
+                unchanged, rewrapped = unchanged + same, rewrapped + (not same)
+        if failures:
+            raise failures[0]
+        return Rotation(rewrapped, unchanged, wanted)
+
+    async def _rotate_one(self, document: KeyDocument, number: int, *, wrap: bool) -> None:
+        """Writes the key's next document where it needs one, reads it back, and removes those before the newest."""
+        key_id = document.key_id
+        if wrap:
             key = await self.open(key_id, cached=False)
             content = await self._wrapped(key, document.context["cluster_id"], document.context["purpose"])
-            await self._store.put(layout.key(key_id, number + 1), content, if_absent=True)
+            number += 1
+            await self._store.put(layout.key(key_id, number), content, if_absent=True)
             await self.open(key_id, cached=False)
-            for old in range(1, number + 1):
-                await self._store.delete(layout.key(key_id, old))
-        return Rotation(rewrapped, unchanged, wanted)
+        for name, told in await self._versions(key_id):
+            if told < number:
+                await self._store.delete(name)
+
+    async def purpose(self, key_id: str) -> str:
+        """What a key was made for. Raises errors.BackupDamaged."""
+        document, _ = await self._document(key_id)
+        return document.context["purpose"]
 
     async def ids(self) -> Sequence[str]:
         """Ids of all keys in the store."""
@@ -117,26 +139,40 @@ class DataKeys:
 
     async def _document(self, key_id: str) -> tuple[KeyDocument, int]:
         """The newest document of a key, and its number."""
-        listed = [each.key async for each in self._store.list(layout.key_versions(key_id))]
-        numbers = [told[1] for key in listed if (told := layout.key_of(key))]
-        if not numbers:
-            raise errors.KeyUnavailable(
-                f"The data key {key_id} is not in the store: restore its objects under `keys/{key_id}/`.",
+        versions = await self._versions(key_id)
+        if not versions:
+            raise errors.BackupDamaged(
+                f"The data key {key_id} is not in the store: bring its objects below `{layout.key_versions(key_id)}` back"
+                " from another store's copy, or take a backup that is sealed under another key.",
                 metadata={"key_id": key_id},
             )
-        number = max(numbers)
-        newest = layout.key(key_id, number)
+        newest, number = max(versions, key=lambda each: each[1])
         try:
             content, _ = await self._store.get(newest)
             document = keys.decode(content)
-        except (DocumentInvalid, ObjectNotFound) as invalid:
-            raise errors.KeyUnavailable(f"{newest} cannot be read: {invalid}", metadata={"key": newest}) from None
+        except ObjectNotFound:
+            raise _damaged(newest, "it vanished while it was read") from None
+        except (DocumentInvalid, ObjectDamaged, ObjectTooLarge) as invalid:
+            raise _damaged(newest, str(invalid)) from None
         if document.key_id != key_id:
-            raise errors.KeyUnavailable(f"{newest} is the document of another key", metadata={"key": newest})
+            raise _damaged(newest, "it is the document of another key")
         return document, number
+
+    async def _versions(self, key_id: str) -> list[tuple[str, int]]:
+        """The objects with the wrapped forms of a key, and their numbers."""
+        listed = [each.key async for each in self._store.list(layout.key_versions(key_id))]
+        return [(key, told[1]) for key in listed if (told := layout.key_of(key))]
 
     def _remember(self, key: DataKey) -> DataKey:
         if len(self._opened) >= CACHED_MAX:
             self._opened.clear()
         self._opened[key.id] = key
         return key
+
+
+def _damaged(key: str, problem: str) -> errors.BackupDamaged:
+    return errors.BackupDamaged(
+        f"{key}, which holds the wrapped forms of a data key, cannot be used: {problem}. Bring it back from another"
+        " store's copy.",
+        metadata={"key": key},
+    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import heapq
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -17,7 +18,15 @@ from datetime import timedelta
 from typing import Any
 
 from llm_schema_registry import errors
-from llm_schema_registry.objects.store import ObjectExists, ObjectNotFound, ObjectStore
+from llm_schema_registry.objects.finishing import to_the_end
+from llm_schema_registry.objects.store import (
+    Listed,
+    ObjectDamaged,
+    ObjectExists,
+    ObjectNotFound,
+    ObjectStore,
+    ObjectTooLarge,
+)
 from services.backup.domain import ids, layout
 from services.backup.domain.operation import (
     Failed,
@@ -42,6 +51,14 @@ RECORDS_MAX = 1000
 READ_AT_ONCE = 8
 RUNNING_MAX = 8
 """Operations at once in one process."""
+ENDED_MAX = 200
+"""Ended operations that a process remembers, in case their end could not be recorded."""
+RECORDING_SECONDS = 20.0
+"""For one write of a record: shorter than the silence after which its process counts as gone."""
+END_ATTEMPTS_MAX = 60
+"""To record how an operation ended, RECORD_SECONDS apart."""
+UNDO_SECONDS = 5.0
+"""For undoing what was cancelled at the end of the process, beside the time that operations have to finish."""
 
 Work = Callable[["Running"], Awaitable[Subject]]
 Report = Callable[..., None]
@@ -53,6 +70,7 @@ class Running:
     def __init__(self, operation: Operation, clock: Clock) -> None:
         self.operation = operation
         self.changed = asyncio.Event()
+        self.ended = asyncio.Event()
         self.point_of_no_return = False
         self._clock = clock
         self._step_began = clock.monotonic()
@@ -93,6 +111,7 @@ class Running:
         self._put(
             replace(self.operation, end_time=self._clock.now(), subject=subject or self.operation.subject, error=error)
         )
+        self.ended.set()
 
     def _put(self, operation: Operation) -> None:
         self.operation = operation
@@ -100,11 +119,25 @@ class Running:
         self.changed = asyncio.Event()
 
 
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a call asked for. id: the caller's, empty for none. body: the request as bytes: a repeat has the same."""
+
+    id: str = ""
+    body: bytes = b""
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(self.body).hexdigest() if self.id else ""
+
+
 @dataclass(slots=True)
 class _Task:
+    """An operation of this process. work: what it does; alone this is ever cancelled, and once. end: what follows."""
+
     running: Running
-    task: asyncio.Task[None]
-    recorded: Operation | None = None
+    work: asyncio.Task[Subject]
+    end: asyncio.Task[None]
 
 
 class Operations:
@@ -118,53 +151,87 @@ class Operations:
         self._instance_id = instance_id
         self._report = report
         self._tasks: dict[str, _Task] = {}
+        self._ended: dict[str, Operation] = {}
+        self._known: dict[tuple[str, str], Operation] = {}
         self._closing = False
 
     async def begin(
-        self, kind: OperationKind, work: Work, *, actor: str, request_id: str = "", subject: Subject | None = None
+        self,
+        kind: OperationKind,
+        work: Work,
+        *,
+        actor: str,
+        request: Request = Request(),
+        subject: Subject | None = None,
     ) -> Operation:
         """Begins the work in the background and returns its operation.
 
         With the request id of an earlier one of the same kind it returns that one, of any replica, running or ended.
         Raises errors.Overloaded above RUNNING_MAX, errors.NotServing while the process ends, errors.RequestIdReused
-        when the earlier one worked on something else.
+        when the earlier one was asked for something else. A caller that is cancelled meanwhile began it, or nothing.
         """
         if self._closing:
             raise errors.NotServing("this process ends: repeat with another one", retry_seconds=1)
-        if len(self._tasks) >= RUNNING_MAX:
-            raise errors.Overloaded(f"{RUNNING_MAX} operations run here already: repeat later", retry_seconds=10)
-        subject = subject or Subject(kind.value)
         operation = Operation(
-            name=self._name(kind, request_id),
+            name=self._name(kind, request.id),
             kind=kind,
             actor=actor,
-            request_id=request_id,
+            request_id=request.id,
             instance_id=self._instance_id,
             start_time=self._clock.now(),
-            subject=subject,
+            subject=subject or Subject(kind.value),
+            request_digest=request.digest,
         )
+        if len(self._tasks) >= RUNNING_MAX and operation.name not in self._tasks:
+            raise errors.Overloaded(f"{RUNNING_MAX} operations run here already: repeat later", retry_seconds=10)
+        return await to_the_end(self._begin(operation, work))
+
+    async def _begin(self, operation: Operation, work: Work) -> Operation:
+        """Records the operation and starts its work, or returns the one that has its name."""
         try:
-            await self._store.put(layout.operation(operation.name), _encode(operation), if_absent=True)
+            async with asyncio.timeout(SILENT_SECONDS):
+                await self._store.put(layout.operation(operation.name), _encode(operation), if_absent=True)
+        except TimeoutError:
+            raise errors.ObjectStoreUnavailable(
+                "The object store did not take the operation's record in time: repeat with the same request id.",
+                retry_seconds=10,
+            ) from None
         except ObjectExists:
             known = await self.get(operation.name)
-            # A result's id may be longer than what was asked about: a record of a backup's verification.
-            if subject.id not in known.subject.id:
+            if known.request_digest != operation.request_digest:
                 raise errors.RequestIdReused(
-                    f"the request id {request_id!r} was used for {known.subject.kind} {known.subject.id}: take another",
+                    f"the request id {operation.request_id!r} was used for {known.subject.kind} {known.subject.id},"
+                    " with another request: take another id",
                     metadata={"operation": known.name},
                 ) from None
-            return known
-        running = Running(operation, self._clock)
-        task = asyncio.create_task(self._run(running, work), name=operation.name)
-        self._tasks[operation.name] = _Task(running, task)
+            if not self._never_begun(known):
+                return known
+            operation = known
+        if operation.name not in self._tasks:
+            self._start(operation, work)
         return operation
+
+    def _never_begun(self, known: Operation) -> bool:
+        """Whether this process wrote the record, and was told that it could not be written: nothing runs for it."""
+        here = known.instance_id == self._instance_id
+        return here and not known.done and known.name not in self._tasks and known.name not in self._ended
+
+    def _start(self, operation: Operation, work: Work) -> None:
+        running = Running(operation, self._clock)
+
+        async def worked() -> Subject:
+            return await work(running)
+
+        doing = asyncio.create_task(worked(), name=operation.name)
+        end = asyncio.create_task(self._run(running, doing), name=f"end of {operation.name}")
+        self._tasks[operation.name] = _Task(running, doing, end)
 
     async def wait(self, name: str) -> Operation:
         """The operation of this process, once it has ended."""
         task = self._tasks.get(name)
         if task is None:
             return await self.get(name)
-        await asyncio.wait({task.task})
+        await task.running.ended.wait()
         return task.running.operation
 
     async def get(self, name: str) -> Operation:
@@ -172,25 +239,48 @@ class Operations:
         local = self._tasks.get(name)
         if local is not None:
             return local.running.operation
-        return await self._read(name)
+        # What the store says may be older, when the end could not be recorded.
+        return self._ended.get(name) or await self._read(name)
 
     async def list(self) -> Sequence[Operation]:
-        """Every operation on record, newest first; at most RECORDS_MAX."""
-        names = [name async for name in self._names()]
+        """The newest operations on record, newest first; at most RECORDS_MAX. Records that cannot be read are left
+        out, and reported."""
+        listed = [each async for each in self._store.list(layout.OPERATIONS) if layout.operation_of(each.key)]
+        newest = heapq.nlargest(RECORDS_MAX, listed, key=lambda each: (each.modify_time, each.key))
         limit = asyncio.Semaphore(READ_AT_ONCE)
 
-        async def read(name: str) -> Operation | None:
+        async def read(each: Listed) -> Operation | None:
             async with limit:
-                try:
-                    return await self.get(name)
-                except errors.OperationNotFound:
-                    return None
+                return await self._listed(each)
 
-        found = await asyncio.gather(*(read(name) for name in names))
-        return sorted((each for each in found if each), key=lambda each: (each.start_time, each.name), reverse=True)
+        found = [each for each in await asyncio.gather(*(read(each) for each in newest)) if each]
+        there = {(each.key, each.etag) for each in newest}
+        self._known = {key: value for key, value in self._known.items() if key in there}
+        return sorted(found, key=lambda each: (each.start_time, each.name), reverse=True)
+
+    async def _listed(self, listed: Listed) -> Operation | None:
+        """The operation of a listed record; None when it is gone or cannot be read. Ended ones are read once."""
+        known = self._known.get((listed.key, listed.etag))
+        if known is not None:
+            return known
+        name = layout.operation_of(listed.key)
+        assert name is not None, "only records of operations are listed"
+        try:
+            operation = await self.get(name)
+        except errors.OperationNotFound:
+            return None
+        except errors.BackupDamaged as damaged:
+            self._report("record of an operation cannot be read", key=listed.key, message=damaged.message)
+            return None
+        if operation.done:
+            self._known[listed.key, listed.etag] = operation
+        return operation
 
     async def cancel(self, name: str) -> Operation:
-        """Asks an operation of this process to end. Raises errors.OperationNotFound, errors.OperationRunning."""
+        """Asks an operation of this process to end. Raises errors.OperationNotFound, errors.OperationRunning.
+
+        A repeat changes nothing: what is being undone is not disturbed.
+        """
         local = self._tasks.get(name)
         if local is None:
             operation = await self.get(name)
@@ -200,8 +290,8 @@ class Operations:
                     metadata={"operation": name, "instance_id": operation.instance_id},
                 )
             return operation
-        if not local.running.point_of_no_return:
-            local.task.cancel()
+        if not local.running.point_of_no_return and not local.work.cancelling():
+            local.work.cancel()
         return local.running.operation
 
     async def watch(self, name: str, interval_seconds: float) -> AsyncGenerator[Operation, None]:
@@ -227,16 +317,23 @@ class Operations:
             await self._store.delete(key)
         return len(old)
 
-    async def close(self, finish_seconds: float) -> None:
-        """Lets running operations end for a while, then cancels them. What they had begun is undone."""
+    async def close(self, finish_seconds: float, undo_seconds: float = UNDO_SECONDS) -> None:
+        """Lets running operations end for a while, then cancels them, and waits a while for what they undo.
+
+        What is not undone by then is found and swept by another process.
+        """
         self._closing = True
-        tasks = [each.task for each in self._tasks.values()]
+        tasks = list(self._tasks.values())
         if not tasks:
             return
-        await asyncio.wait(tasks, timeout=finish_seconds)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.wait({each.end for each in tasks}, timeout=finish_seconds)
+        for each in tasks:
+            if not each.work.cancelling():
+                each.work.cancel()
+        await asyncio.wait({each.end for each in tasks}, timeout=undo_seconds)
+        for each in tasks:
+            each.end.cancel()
+        await asyncio.gather(*(each.end for each in tasks), return_exceptions=True)
 
     @property
     def running(self) -> Sequence[Operation]:
@@ -245,30 +342,46 @@ class Operations:
 
     # One operation
 
-    async def _run(self, running: Running, work: Work) -> None:
+    async def _run(self, running: Running, work: asyncio.Task[Subject]) -> None:
+        """Waits for the end of the work and records it. Nothing that happens to the work ends this early."""
         name = running.operation.name
         self._report("operation begins", operation=name)
         recorder = asyncio.create_task(self._record_along(running), name=f"record of {name}")
         try:
-            running.end(subject=await work(running))
-        except errors.Error as error:
-            running.end(error=Failed(int(error.code), error.reason, error.message, error.metadata))
-        except asyncio.CancelledError:
-            cause = "the process ends" if self._closing else "it was cancelled"
-            cancelled = errors.OperationCancelled(f"{name} did not end: {cause}. What it had begun was undone.")
-            running.end(error=Failed(int(cancelled.code), cancelled.reason, cancelled.message))
-        except Exception as defect:  # noqa: BLE001 - the edge of an operation: nobody above would hear of it
-            internal = errors.Internal(f"{name} failed by a defect; the log has it under the operation's name")
-            running.end(error=Failed(int(internal.code), internal.reason, internal.message))
-            self._report("operation failed by a defect", operation=name, exc_info=defect)
+            await asyncio.wait({work})
         finally:
             recorder.cancel()
             await asyncio.gather(recorder, return_exceptions=True)
-            await self._record(running.operation)
-            self._tasks.pop(name, None)
-            failed = running.operation.error
-            facts = {"reason": failed.reason, "message": failed.message} if failed else {}
-            self._report("operation ended", operation=name, failed=failed is not None, **facts)
+            self._end(running, work)
+        failed = running.operation.error
+        facts = {"reason": failed.reason, "message": failed.message} if failed else {}
+        self._report("operation ended", operation=name, failed=failed is not None, **facts)
+        for _ in range(END_ATTEMPTS_MAX):
+            if await self._record(running.operation):
+                return
+            await asyncio.sleep(RECORD_SECONDS)
+
+    def _end(self, running: Running, work: asyncio.Task[Subject]) -> None:
+        """Says how the work ended, to all who ask here."""
+        name = running.operation.name
+        failure = work.exception() if work.done() and not work.cancelled() else None
+        if work.done() and not work.cancelled() and failure is None:
+            running.end(subject=work.result())
+        elif isinstance(failure, errors.Error):
+            running.end(error=_failed(failure))
+        elif failure is not None:
+            running.end(error=_failed(errors.Internal(f"{name} failed by a defect; the log has it under that name")))
+            self._report("operation failed by a defect", operation=name, exc_info=failure)
+        else:
+            cause = "the process ends" if self._closing else "it was cancelled"
+            undone = (
+                "What it had begun was undone." if work.done() else "What it had begun is swept by another process."
+            )
+            running.end(error=_failed(errors.OperationCancelled(f"{name} did not end: {cause}. {undone}")))
+        del self._tasks[name]
+        self._ended[name] = running.operation
+        while len(self._ended) > ENDED_MAX:
+            del self._ended[next(iter(self._ended))]
 
     async def _record_along(self, running: Running) -> None:
         """Writes the record when a step changes, and every RECORD_SECONDS."""
@@ -284,22 +397,28 @@ class Operations:
                     continue
             await self._record(running.operation)
 
-    async def _record(self, operation: Operation) -> None:
+    async def _record(self, operation: Operation) -> bool:
+        """Writes the record; whether it could be."""
         try:
-            async with asyncio.timeout(SILENT_SECONDS):
+            async with asyncio.timeout(RECORDING_SECONDS):
                 await self._store.put(layout.operation(operation.name), _encode(operation))
         except (errors.Error, TimeoutError) as failed:
-            self._report("operation not recorded", operation=operation.name, message=str(failed))
+            message = str(failed) or f"the object store did not answer within {RECORDING_SECONDS:g} s"
+            self._report("operation not recorded", operation=operation.name, message=message)
+            return False
+        return True
 
     async def _read(self, name: str) -> Operation:
         try:
             content, stored = await self._store.get(layout.operation(name))
         except (ObjectNotFound, ValueError):
             raise _unknown(name) from None
+        except (ObjectDamaged, ObjectTooLarge):
+            raise _unreadable(name) from None
         try:
             operation = from_document(json.loads(content))
-        except (ValueError, KeyError, TypeError):
-            raise errors.BackupDamaged(f"the record of operation {name} cannot be read") from None
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise _unreadable(name) from None
         if operation.done or await self._store.now() - stored.modify_time < timedelta(seconds=SILENT_SECONDS):
             return operation
         gone = errors.OperationCancelled(
@@ -309,16 +428,8 @@ class Operations:
         return replace(
             operation,
             end_time=stored.modify_time,
-            error=Failed(int(gone.code), gone.reason, gone.message, {"instance_id": operation.instance_id}),
+            error=replace(_failed(gone), metadata={"instance_id": operation.instance_id}),
         )
-
-    async def _names(self) -> AsyncIterator[str]:
-        count = 0
-        async for each in self._store.list(layout.OPERATIONS):
-            name = layout.operation_of(each.key)
-            if name is not None and count < RECORDS_MAX:
-                count += 1
-                yield name
 
     def _name(self, kind: OperationKind, request_id: str) -> str:
         if not request_id:
@@ -328,6 +439,15 @@ class Operations:
 
 def _encode(operation: Operation) -> bytes:
     return json.dumps(to_document(operation), sort_keys=True, indent=1).encode()
+
+
+def _failed(error: errors.Error) -> Failed:
+    return Failed(int(error.code), error.reason, error.message, error.metadata)
+
+
+def _unreadable(name: str) -> errors.BackupDamaged:
+    key = layout.operation(name)
+    return errors.BackupDamaged(f"{key}, the record of an operation, cannot be read", metadata={"key": key})
 
 
 def _unknown(name: str) -> errors.OperationNotFound:

@@ -58,6 +58,17 @@ class Rehearsed:
     problems: tuple[str, ...]
 
 
+def measure(survey: Survey, place: Place) -> LossWindow:
+    """What a history that ends at a place has not of what is known to have happened. Raises errors.BackupDamaged."""
+    beat = survey.heartbeat
+    live = survey.live.place if survey.live else beat.place if beat else place
+    try:
+        shared = shared_position(survey.lines, place, live)
+    except LineUnknown as unknown:
+        raise errors.BackupDamaged(f"What would be lost cannot be told: {unknown}.") from None
+    return LossWindow(survey.live is not None, live, max(0, live.position - shared))
+
+
 class Prepare:
     """Prepares restores of one registry."""
 
@@ -116,17 +127,11 @@ class Prepare:
     async def window(self, restore: Restore) -> LossWindow:
         """What would be lost by activating the restore now."""
         survey = await self.survey()
-        place = restore.place or Place(1, 0)
-        live = survey.live.place if survey.live else survey.heartbeat.place if survey.heartbeat else place
-        try:
-            shared = shared_position(survey.lines, place, live)
-        except LineUnknown as unknown:
-            raise errors.BackupDamaged(f"What would be lost cannot be told: {unknown}.") from None
-        changes = max(0, live.position - shared)
-        if not changes or survey.live is None:
-            return LossWindow(survey.live is not None, live, changes)
-        first = await self.time_of(shared + 1)
-        return LossWindow(True, live, changes, first, await self.time_of(live.position))
+        found = measure(survey, restore.place or Place(1, 0))
+        if not found.changes or not found.readable:
+            return found
+        first = await self.time_of(found.live.position - found.changes + 1)
+        return replace(found, first_time=first, last_time=await self.time_of(found.live.position))
 
     async def time_of(self, position: int) -> datetime | None:
         try:
@@ -262,17 +267,12 @@ class Prepare:
         """Applies what the live history has behind a place, when it can be read and goes on from there."""
         live = await self.live_head()
         cluster = await self._repository.cluster_id()
-        if live is None or live.cluster_id != cluster:
+        if live is None or live.cluster_id != cluster or not follows(live, place):
             return place
-        try:
-            shared = shared_position(known_lines(live.epochs), place, live.place)
-        except LineUnknown:
-            return place
-        if shared < place.position:
-            return place  # The live history left this one before: nothing of it follows.
-        return await self._places.replay(name, self._live_changes(place.position, live.position))
+        return await self._places.replay(name, self.live_changes(place.position, live.position))
 
-    async def _live_changes(self, after: int, end: int) -> AsyncGenerator[StoredChange, None]:
+    async def live_changes(self, after: int, end: int) -> AsyncGenerator[StoredChange, None]:
+        """The live history's changes behind a position, up to another."""
         while after < end:
             page = await self._places.changes(self._places.live, after, limit=PAGE, bytes_max=PAGE_BYTES)
             if not page:
@@ -317,6 +317,14 @@ class Prepare:
 
 
 _OVER = frozenset({RestoreState.RELEASED, RestoreState.FAILED})
+
+
+def follows(live: Head, place: Place) -> bool:
+    """Whether the live history goes on from a place: it may have left that line before."""
+    try:
+        return shared_position(known_lines(live.epochs), place, live.place) == place.position
+    except LineUnknown:
+        return False
 
 
 def _unreachable(unreachable: Unreachable) -> errors.TargetUnreachable:

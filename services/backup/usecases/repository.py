@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llm_schema_registry import errors
-from llm_schema_registry.objects.store import ObjectExists, ObjectNotFound, ObjectStore
+from llm_schema_registry.objects.store import (
+    ObjectDamaged,
+    ObjectExists,
+    ObjectNotFound,
+    ObjectStore,
+    ObjectTooLarge,
+)
 from services.backup.domain import ids, layout
-from services.backup.domain.documents import Signer, Verifier
+from services.backup.domain.documents import (
+    DocumentInvalid,
+    Fields,
+    Signer,
+    Verifier,
+    decode_signed,
+    encode_signed,
+)
 from services.backup.ports import Clock, Dice, Failpoints
 from services.backup.usecases.catalog import Catalog
 from services.backup.usecases.data_keys import DataKeys
 from services.backup.usecases.leases import Leases
 
 FORMAT = "llm-schema-registry repository/1"
+_KIND = "repository"
 WRITING = "repository"
 """The office under which objects of backups are made and deleted: one backup at a time, and no deletion meanwhile."""
 ARCHIVING = "archive"
@@ -45,16 +58,17 @@ class Repository:
         """The registry that this store belongs to; None when it is empty. Raises errors.BackupDamaged."""
         try:
             content, _ = await self.store.get(layout.REPOSITORY)
+            fields = Fields(decode_signed(_KIND, content, self.verifiers), _KIND)
+            if fields.text("format") != FORMAT:
+                fields.refuse("format", f"only {FORMAT} is known")
+            return fields.text("cluster_id")
         except ObjectNotFound:
             return None
-        try:
-            document = json.loads(content)
-            if document["format"] != FORMAT:
-                raise ValueError
-            return str(document["cluster_id"])
-        except (ValueError, KeyError, TypeError):
+        except (DocumentInvalid, ObjectDamaged, ObjectTooLarge) as invalid:
             raise errors.BackupDamaged(
-                f"{layout.REPOSITORY} cannot be read: this store does not look like one of ours",
+                f"{layout.REPOSITORY}, which says whose repository this is, cannot be trusted: {invalid}. If the store is"
+                " this registry's, name the key that signed it in backup.trusted_key_paths, or delete that one object:"
+                " the next backup writes it anew.",
                 metadata={"key": layout.REPOSITORY},
             ) from None
 
@@ -62,9 +76,8 @@ class Repository:
         """Makes the store this registry's, for ever. Raises errors.WrongCluster when it is another's."""
         known = await self.cluster_id()
         if known is None:
-            document = {"format": FORMAT, "cluster_id": cluster_id}
+            content = encode_signed(_KIND, {"format": FORMAT, "cluster_id": cluster_id}, self.signer)
             try:
-                content = json.dumps(document, sort_keys=True).encode()
                 await self.store.put(layout.REPOSITORY, content, if_absent=True)
             except ObjectExists:
                 known = await self.cluster_id()

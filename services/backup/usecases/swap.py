@@ -8,7 +8,6 @@ what is done already.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -25,11 +24,11 @@ from services.backup.domain.restore import (
     read_confirmation,
 )
 from services.backup.domain.targets import Latest
-from services.backup.ports import Places
+from services.backup.ports import Places, PlaceWriter
 from services.backup.usecases.journal import Journal
 from services.backup.usecases.leases import PATIENCE_SECONDS
 from services.backup.usecases.operations import Running
-from services.backup.usecases.prepare import Prepare
+from services.backup.usecases.prepare import Prepare, Survey, follows, measure
 from services.backup.usecases.repository import RESTORING, Repository
 from services.backup.usecases.scratch import Scratch
 
@@ -106,22 +105,28 @@ class Swap:
     async def _ready(self, restore: Restore, running: Running) -> Restore:
         """Everything before the swap, all of which can be undone."""
         places, clock = self._places, self._repository.clock
-        live = await self.prepare.live_head()
-        if isinstance(restore.target, Latest) and live is not None:
+        if (await places.head(restore.scratch)).epoch == restore.new_epoch:
+            return restore  # Done by a process that ended: the live one is fenced since.
+        survey = await self.prepare.survey()
+        if isinstance(restore.target, Latest) and survey.live is not None:
             async with running.step("catch up"):
                 await self._catch_up(restore)
-        began = clock.monotonic()
-        if live is not None:
-            async with running.step("fence") as say:
-                live = await places.set_fenced(places.live, fenced=True)
-                say(f"writes are refused since {live.place}; reads go on")
-        async with running.step("tail") as say:
-            say(await self._end_of_history(restore, live))
-        async with running.step("epoch") as say:
-            heads = [head for head in (await places.head(restore.scratch), live) if head is not None]
-            next_id = await self._next_schema_id(heads)
-            line = await self._begin_epoch(restore.scratch, restore, next_id)
-            say(f"epoch {line.id} begins at {line.fork_position}; schema ids go on from {next_id}")
+        used = await self._used_schema_ids()
+        # Started before the fence: a program takes longer to start than all that follows.
+        async with places.writer(restore.scratch) as writer:
+            began = clock.monotonic()
+            if survey.live is not None:
+                async with running.step("fence") as say:
+                    live = await places.set_fenced(places.live, fenced=True)
+                    survey = replace(survey, live=live)
+                    say(f"writes are refused since {live.place}; reads go on")
+            async with running.step("tail") as say:
+                say(await self._end_of_history(restore, survey, writer))
+            async with running.step("epoch") as say:
+                scratch = await places.head(restore.scratch)
+                next_id = self._next_schema_id(used, scratch, survey.live)
+                line = await self._begin_epoch(writer, scratch, restore, next_id)
+                say(f"epoch {line.id} begins at {line.fork_position}; schema ids go on from {next_id}")
         return await self.journal.write(
             restore,
             place=Place(line.parent or line.id, line.fork_position),
@@ -133,24 +138,20 @@ class Swap:
         """Replays what was written meanwhile, until little is left for the time of the fence."""
         head = await self._places.head(restore.scratch)
         for _ in range(CATCH_UP_MAX):
-            if head.epoch == restore.new_epoch:
+            place = await self.prepare.follow_live(restore.scratch, head.place)
+            if place.position - head.position < CATCH_UP_CHANGES:
                 return
-            await self.prepare.follow_live(restore.scratch, head.place)
-            before, head = head, await self._places.head(restore.scratch)
-            if head.position - before.position < CATCH_UP_CHANGES:
-                return
+            head = replace(head, position=place.position, epoch=place.epoch)
 
-    async def _end_of_history(self, restore: Restore, live: Head | None) -> str:
+    async def _end_of_history(self, restore: Restore, survey: Survey, writer: PlaceWriter) -> str:
         """Replays the tail, or compares the loss with what was confirmed, and says which. Raises LossWindowChanged."""
-        scratch = await self._places.head(restore.scratch)
-        if scratch.epoch == restore.new_epoch:
-            return "done before"
+        live = survey.live
         if live is None:
             return "the live database cannot be read: what it had beyond the archive is lost"
-        place = scratch.place
-        if isinstance(restore.target, Latest):
-            place = await self.prepare.follow_live(restore.scratch, place)
-        window = await self.prepare.window(replace(restore, place=place))
+        place = (await self._places.head(restore.scratch)).place
+        if isinstance(restore.target, Latest) and follows(live, place):
+            place = await writer.replay(self.prepare.live_changes(place.position, live.position))
+        window = measure(survey, place)
         _require_covered(window, restore.confirmed)
         return window.told
 
@@ -204,9 +205,7 @@ class Swap:
 
     async def revert_window(self, restore: Restore) -> LossWindow:
         """What was written since the activation, which a revert leaves behind."""
-        live = await self._places.head(self._places.live)
-        begun = (restore.place.position if restore.place else 0) + 1
-        return LossWindow(readable=True, live=live.place, changes=max(0, live.position - begun))
+        return _since(restore, await self._places.head(self._places.live))
 
     async def revert(self, restore_id: str, confirmation: str, running: Running) -> Subject:
         """Swaps the replaced database back, in a new epoch. Raises as RevertRestore says."""
@@ -237,15 +236,18 @@ class Swap:
 
     async def _ready_to_revert(self, restore: Restore, running: Running) -> Restore:
         places, clock = self._places, self._repository.clock
-        began = clock.monotonic()
-        async with running.step("fence") as say:
-            live = await places.set_fenced(places.live, fenced=True)
-            _require_covered(await self.revert_window(restore), restore.confirmed)
-            say(f"writes are refused since {live.place}; reads go on")
-        async with running.step("epoch") as say:
-            next_id = await self._next_schema_id([live, await places.head(restore.aside)])
-            line = await self._begin_epoch(restore.aside, restore, next_id)
-            say(f"epoch {line.id} begins at {line.fork_position}; schema ids go on from {next_id}")
+        used = await self._used_schema_ids()
+        async with places.writer(restore.aside) as writer:
+            began = clock.monotonic()
+            async with running.step("fence") as say:
+                live = await places.set_fenced(places.live, fenced=True)
+                _require_covered(_since(restore, live), restore.confirmed)
+                say(f"writes are refused since {live.place}; reads go on")
+            async with running.step("epoch") as say:
+                aside = await places.head(restore.aside)
+                next_id = self._next_schema_id(used, aside, live)
+                line = await self._begin_epoch(writer, aside, restore, next_id)
+                say(f"epoch {line.id} begins at {line.fork_position}; schema ids go on from {next_id}")
         return await self.journal.write(restore, next_schema_id=next_id, write_outage_seconds=clock.monotonic() - began)
 
     async def _stay(self, restore: Restore, failure: BaseException) -> None:
@@ -303,22 +305,30 @@ class Swap:
         journaled = [restore.new_epoch or 0 for restore in await self.journal.list()]
         return 1 + max(archived, head.epoch, *journaled, *(line.id for line in survey.epochs), 0)
 
-    async def _next_schema_id(self, heads: Sequence[Head]) -> int:
-        """A schema id above every one that may ever have been given."""
+    async def _used_schema_ids(self) -> int:
+        """The highest schema id that the store knows to have been given, or passed over by an earlier swap."""
         _, archived = await self.prepare.archive.known()
-        journaled = [restore.next_schema_id or 0 for restore in await self.journal.list()]
-        known = max(archived, *journaled, *(head.schema_id_high for head in heads), 0)
+        return max(archived, *(restore.next_schema_id or 0 for restore in await self.journal.list()), 0)
+
+    def _next_schema_id(self, used: int, *heads: Head | None) -> int:
+        """A schema id above every one that may ever have been given."""
+        known = max(used, *(head.schema_id_high for head in heads if head is not None), 0)
         return min(known + 1 + self._rules.id_margin, SCHEMA_ID_MAX)
 
-    async def _begin_epoch(self, name: str, restore: Restore, next_schema_id: int) -> Epoch:
-        """Begins the restore's epoch in a place, unless that has happened, and returns its line."""
+    async def _begin_epoch(self, writer: PlaceWriter, head: Head, restore: Restore, next_schema_id: int) -> Epoch:
+        """Begins the restore's epoch behind a place's head, unless that has happened, and returns its line."""
         assert restore.new_epoch is not None, "the journal of a swap names its epoch"
-        head = await self._places.head(name)
         if head.epoch == restore.new_epoch:
             return head.epochs[-1]
         line = Epoch(restore.new_epoch, head.epoch, head.position)
-        await self._places.begin_epoch(name, line, next_schema_id=next_schema_id, actor=restore.actor)
+        await writer.begin_epoch(line, next_schema_id=next_schema_id, actor=restore.actor)
         return line
+
+
+def _since(restore: Restore, live: Head) -> LossWindow:
+    """What was written since a restore's activation. Its first change only began the epoch."""
+    begun = (restore.place.position if restore.place else 0) + 1
+    return LossWindow(readable=True, live=live.place, changes=max(0, live.position - begun))
 
 
 _RELEASABLE = (

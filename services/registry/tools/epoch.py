@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from llm_schema_registry.kernel.clock import Clock
@@ -24,17 +26,29 @@ class Begun:
     position: int
 
 
-async def begin_epoch(
-    options: PostgresOptions, schema: str, event: EpochStarted, *, next_schema_id: int, actor: str, clock: Clock
-) -> Begun:
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """The line to begin, the first schema id that may be given in it, and who does it."""
+
+    event: EpochStarted
+    next_schema_id: int
+    actor: str
+
+
+async def begin_epoch(options: PostgresOptions, schema: str, wished: Callable[[], Wish], *, clock: Clock) -> Begun:
     """Appends EPOCH_STARTED and allows writes, in one transaction, after the id sequence was moved: it gives nothing
-    below `next_schema_id`, and never falls.
+    below the wish's id, and never falls.
+
+    wished: called once the database is reached; may block.
 
     A place whose line is this epoch already stays as it is. Raises CannotFollow unless the place stands at the fork on
     the parent's line; errors.DatabaseUnavailable.
     """
     connection = await connect(options, schema)
     async with connection:
+        # In a thread: whoever wishes may take a while.
+        wish = await asyncio.to_thread(wished)
+        event = wish.event
         with answered():
             async with connection.transaction():
                 found = await (await connection.execute(_HEAD)).fetchone()
@@ -48,9 +62,9 @@ async def begin_epoch(
                         f"epoch {event.epoch} begins at {event.parent}/{event.fork_position}; "
                         f"the place stands at {epoch}/{position}",
                     )
-                await raise_sequence(connection, next_schema_id)
+                await raise_sequence(connection, wish.next_schema_id)
                 await connection.execute(_OPEN)
-                proposal = Proposal(event, epoch, 0, None, actor, clock.now())
+                proposal = Proposal(event, epoch, 0, None, wish.actor, clock.now())
                 for statement, parameters in postgres_commit.statements(proposal):
                     await connection.execute(statement.encode(), parameters)
     return Begun(event.epoch, event.fork_position + 1)

@@ -91,19 +91,26 @@ class _Line:
 
 
 async def replay(
-    options: PostgresOptions, schema: str, source: BinaryIO, *, clock: Clock, progress: Callable[[Replayed], None]
+    options: PostgresOptions,
+    schema: str,
+    source: BinaryIO,
+    *,
+    clock: Clock,
+    ready: Callable[[], None],
+    progress: Callable[[Replayed], None],
 ) -> Replayed:
     """Applies the changes that the source holds, in order, and says where the place stands then.
 
     Changes up to the head are passed over when they are the very rows that are there. Raises CannotFollow, NotAChange,
     errors.Internal for a payload of newer code, errors.DatabaseUnavailable. A repeat continues.
-    progress: told about every PROGRESS_SECONDS.
+    ready: called once the database is reached, before the source is read. progress: told about every PROGRESS_SECONDS.
     """
     batches = _batches(rows(source))
     async with WorkerPool(seconds_max=WORK_SECONDS_MAX) as workers:
         run = _Run(options, schema, workers)
         try:
             await run.open()
+            ready()
             told = clock.monotonic()
             # In a thread: the other end of the pipe may take its time.
             while batch := await asyncio.to_thread(next, batches, None):

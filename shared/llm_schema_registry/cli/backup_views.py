@@ -14,7 +14,7 @@ from llm_schema_registry.cli.progress import duration, size
 COLUMNS = ("id", "kind", "made", "place", "versions", "stored", "verified", "pinned", "copied")
 
 
-def yes(value: bool) -> str:  # noqa: FBT001
+def yes(value: bool) -> str:
     """`yes`, or nothing."""
     return "yes" if value else ""
 
@@ -43,6 +43,7 @@ def rows(backups: Iterable[backup_pb2.Backup]) -> Iterator[Sequence[object]]:
 def record(backup: backup_pb2.Backup) -> Iterator[tuple[str, object]]:
     """A backup's facts; those that are empty are left out."""
     counts = backup.counts
+    rows_held = f"{counts.subjects} subjects, {counts.versions} versions, {counts.schemas} schemas"
     verified = level(backup, "verified_level")
     facts = [
         ("backup", backup.id),
@@ -51,10 +52,7 @@ def record(backup: backup_pb2.Backup) -> Iterator[tuple[str, object]]:
         ("begun", moment(backup.start_time)),
         ("made", moment(backup.end_time)),
         ("place", f"{backup.epoch}/{backup.position}"),
-        (
-            "holds",
-            f"{counts.subjects} subjects, {counts.versions} versions, {counts.schemas} schemas, {counts.changes} changes",
-        ),
+        ("holds", f"{rows_held}, {counts.changes} changes"),
         ("stored", f"{size(backup.stored_bytes)} of {size(backup.dump_bytes)}, {backup.compression}"),
         ("data key", backup.key_id or "not encrypted"),
         ("verified", f"{verified}, {moment(backup.verified_time)}" if verified else "no"),

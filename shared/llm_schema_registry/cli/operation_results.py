@@ -19,12 +19,16 @@ _VERBS = {
 }
 
 
-async def tell(session: Session, backup: BackupClient, operation: operation_pb2.Operation) -> ExitCode:
-    """Writes what the operation made. REFUSED when it failed, or found that something is not as it should be.
+async def tell(session: Session, backup: BackupClient, operation: operation_pb2.Operation | None) -> ExitCode:
+    """Writes what the operation made; nothing for None, one that nobody waits for.
+
+    REFUSED when it failed, or found that something is not as it should be.
 
     As JSON only what the events have not said: the error, and {"restore"} with the loss window of one that is prepared.
     """
     output = session.output
+    if operation is None:
+        return ExitCode.FINE
     if operation.HasField("error"):
         error = error_of(operation.error)
         _tell_confirmation(session, operation, error)

@@ -40,8 +40,8 @@ def operation_document(operation: operation_pb2.Operation) -> dict[str, Any]:
     unknown = {}
     for field in ("metadata", "response"):
         packed: any_pb2.Any = getattr(operation, field)
-        if operation.HasField(field) and not _known(packed):  # type: ignore[arg-type]  # Both are names of fields.
-            known.ClearField(field)  # type: ignore[arg-type]
+        if operation.HasField(field) and not _known(packed):
+            known.ClearField(field)
             unknown[field] = {"@type": packed.type_url, "value": base64.b64encode(packed.value).decode()}
     return {**as_document(known), **unknown}
 

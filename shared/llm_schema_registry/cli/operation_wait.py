@@ -47,7 +47,7 @@ async def followed(
 ) -> operation_pb2.Operation | None:
     """The operation once it has ended, its progress shown; None when nobody wants to wait, which is written instead.
 
-    JSON without waiting is one document, {"operation"}; else JSON lines, the events of WatchOperation, `ended` the last.
+    JSON without waiting is one document, {"operation"}; else JSON lines, the events of WatchOperation, `ended` last.
     """
     if wait:
         return await ended(session, backup, operation.name)
@@ -62,8 +62,8 @@ async def followed(
 async def ended(session: Session, backup: BackupClient, name: str) -> operation_pb2.Operation:
     """The operation once it has ended, its progress shown. Raises like WatchOperation.
 
-    A watch that breaks is begun again, RESUMES_MAX times; then its error is raised and the operation goes on. So it does
-    after Ctrl-C. Both are said.
+    A watch that breaks is begun again, RESUMES_MAX times; then its error is raised and the operation goes on. So it
+    does after Ctrl-C. Both are said.
     """
     try:
         with progress_view(session.output) as view:

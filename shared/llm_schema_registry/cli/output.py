@@ -149,12 +149,12 @@ class Output:
 
     def console(self, stream: TextIO) -> Console:
         """A rich console on the stream, as wide as its terminal."""
-        from rich.console import Console  # noqa: PLC0415  # Only terminals need rich, and it takes a while to load.
+        from rich.console import Console
 
         return Console(file=stream, no_color=not self.color or None, highlight=False, markup=False, emoji=False)
 
     def _drawn_table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        from rich.table import Table  # noqa: PLC0415
+        from rich.table import Table
 
         console = self.console(sys.stdout)
         table = Table(box=None, padding=(0, GAP, 0, 0), header_style="bold")
@@ -167,7 +167,7 @@ class Output:
         console.print(table)
 
     def _drawn_record(self, rows: Iterable[Sequence[str]]) -> None:
-        from rich.table import Table  # noqa: PLC0415
+        from rich.table import Table
 
         table = Table.grid(padding=(0, 2))
         table.add_column(style="bold", no_wrap=True)

@@ -187,8 +187,8 @@ def _sentence(step: Step) -> str:
 
 
 def _bars(output: Output) -> Progress:
-    from rich.progress import BarColumn, Progress, TextColumn  # noqa: PLC0415  # Only terminals need it.
-    from rich.table import Column  # noqa: PLC0415
+    from rich.progress import BarColumn, Progress, TextColumn
+    from rich.table import Column
 
     return Progress(
         TextColumn("{task.fields[state]}", markup=False, table_column=Column(min_width=7, no_wrap=True)),

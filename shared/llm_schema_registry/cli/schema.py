@@ -1,5 +1,4 @@
 """`llmsr schema`: what its commands take. What they do is in schema_*.py, loaded when a command runs, with gRPC."""
-# ruff: noqa: PLC0415
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ async def delete(session: Session, options: Delete) -> ExitCode:
 
 async def _plan(session: Session, registry: RegistryClient, options: Delete) -> None:
     """Says what `--apply` would do. Raises what it would raise, as far as that can be seen without doing it."""
-    versions = await _named(session, registry, options)
+    versions = await _named(registry, options)
     live = [one.number for one in versions if not one.HasField("delete_time")]
     if options.purge and live:
         raise errors.NotDeleted(
@@ -44,12 +44,12 @@ async def _plan(session: Session, registry: RegistryClient, options: Delete) -> 
         )
     meant = [one.number for one in versions if one.HasField("delete_time") == options.purge]
     if not options.purge:
-        await _check_dependents(session, registry, options.subject, meant)
+        await _check_dependents(registry, options.subject, meant)
     steps = [_step("purge for good" if options.purge else "delete", options.subject, number) for number in meant]
     dry_run.planned(session.output, steps, {"subject": options.subject, "versions": meant})
 
 
-async def _named(session: Session, registry: RegistryClient, options: Delete) -> list[version_pb2.Version]:
+async def _named(registry: RegistryClient, options: Delete) -> list[version_pb2.Version]:
     """The versions that the command names. Raises like the RPCs when there are none."""
     if options.version is not None:
         one = pb.GetVersionRequest(subject=options.subject, number=options.version, include_deleted=True)
@@ -66,7 +66,7 @@ async def _named(session: Session, registry: RegistryClient, options: Delete) ->
     return found.entries
 
 
-async def _check_dependents(session: Session, registry: RegistryClient, subject: str, numbers: list[int]) -> None:
+async def _check_dependents(registry: RegistryClient, subject: str, numbers: list[int]) -> None:
     """Raises VersionReferenced when versions that stay need one of these. Looks at the first CHECKED_MAX of them."""
     for number in numbers[:CHECKED_MAX]:
         request = schemas_pb.ListReferencesRequest(

@@ -72,8 +72,8 @@ async def list_(session: Session, options: List) -> ExitCode:
         raise UsageFault("--state is for listing versions: name a subject, or use 'llmsr schema search --state'.")
     async with session.connection.registry() as registry:
         if options.subject:
-            return _write_versions(session, await _versions(session, registry, options))
-        return _write_subjects(session, await _subjects(session, registry, options))
+            return _write_versions(session, await _versions(registry, options))
+        return _write_subjects(session, await _subjects(registry, options))
 
 
 async def search(session: Session, options: Search) -> ExitCode:
@@ -102,7 +102,7 @@ async def search(session: Session, options: Search) -> ExitCode:
     return _write_versions(session, found, with_subject=True)
 
 
-async def _subjects(session: Session, registry: RegistryClient, options: List) -> Listed[subject_pb2.Subject]:
+async def _subjects(registry: RegistryClient, options: List) -> Listed[subject_pb2.Subject]:
     async def read(size: int, token: str) -> subjects_pb.ListSubjectsResponse:
         request = subjects_pb.ListSubjectsRequest(
             name_prefix=options.prefix, include_deleted=options.include_deleted, page_size=size, page_token=token
@@ -118,7 +118,7 @@ async def _subjects(session: Session, registry: RegistryClient, options: List) -
     )
 
 
-async def _versions(session: Session, registry: RegistryClient, options: List) -> Listed[version_pb2.Version]:
+async def _versions(registry: RegistryClient, options: List) -> Listed[version_pb2.Version]:
     async def read(size: int, token: str) -> subjects_pb.ListVersionsResponse:
         request = subjects_pb.ListVersionsRequest(
             subject=options.subject,

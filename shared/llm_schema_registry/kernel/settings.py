@@ -69,9 +69,10 @@ class Settings(Section):
     """All options of one service. Its fields are sections.
 
     others_sections: names of sections that only other services have. They are passed over, so that all services may
-    read one file; what is wrong in them, those services say.
+    read one file; what is wrong in them, those services say. service_name: whose options these are.
     """
 
+    service_name: ClassVar[str] = ""
     others_sections: ClassVar[frozenset[str]] = frozenset()
 
     def sections(self) -> Iterator[tuple[str, Section]]:

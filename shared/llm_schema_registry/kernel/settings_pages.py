@@ -47,12 +47,12 @@ def effective_text(loaded: Loaded[S]) -> str:
 
 
 def configuration_page(model: type[Settings]) -> str:
-    """docs/configuration.md of a model: every section and option with default, bounds and meaning."""
+    """The reference page of a model: every section and option with default, bounds and meaning."""
     return "\n".join(_page(model)) + "\n"
 
 
 def _page(model: type[Settings]) -> Iterator[str]:
-    yield "# Configuration"
+    yield f"# Configuration of the {model.service_name} service" if model.service_name else "# Configuration"
     yield ""
     yield "Generated from the settings model; a test compares the two."
     yield ""
@@ -101,6 +101,6 @@ def _kind(annotation: Any) -> str:
         inner = [part for part in typing.get_args(annotation) if part is not type(None)]
         return _kind(inner[0])
     if origin is tuple:
-        return "list of texts"
+        return "list of paths" if typing.get_args(annotation)[0] is Path else "list of texts"
     names = {bool: "true, false", int: "whole number", float: "number", str: "text", Path: "path"}
     return "secret text" if annotation is SecretStr else names.get(annotation, "text")
