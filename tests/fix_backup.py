@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,13 @@ import pytest
 import pytest_asyncio
 
 from llm_schema_registry.backup.v1 import backup_service_pb2_grpc, restore_service_pb2_grpc
+from llm_schema_registry.kernel.clock import SystemClock
+from llm_schema_registry.kernel.settings_sources import load
 from llm_schema_registry.operation.v1 import operation_pb2, operation_service_pb2, operation_service_pb2_grpc
 from llm_schema_registry.registry.v1 import schema_pb2, schema_service_pb2, schema_service_pb2_grpc
 from services.backup.adapters.recipients import generate_key_file, generate_signing_key
+from services.backup.assembly import Assembly, Setting, assemble
+from services.backup.settings import BackupServiceSettings
 from tests.fix_service import CONTROL_TOKEN, Service
 
 WAIT_SECONDS_MAX = 110
@@ -67,7 +72,7 @@ def make_backup_service(
 ) -> Iterator[MakeBackupService]:
     """Makes backup processes: `make_backup_service(database_url, **options)`, not started yet.
 
-    Without other options: a directory store of the test's own, keys of the test's own, no schedules, an archive that seals
+    Without other options: a directory store and keys of the test's own, no schedules, an archive that seals
     every 0.2 s. options: `section__option=value`.
     """
     made: list[Service] = []
@@ -84,6 +89,31 @@ def make_backup_service(
         service.kill()
 
 
+AssembleBackup = Callable[..., AbstractAsyncContextManager[Assembly]]
+
+
+@pytest.fixture
+def assemble_backup(backup_keys: dict[str, object], tmp_path: Path) -> AssembleBackup:
+    """The parts of a backup service in this process, nothing of which runs by itself:
+    `async with assemble_backup(database_url, **options) as parts`. Options as those of `make_backup_service`; without a
+    database there is none to reach.
+    """
+
+    @asynccontextmanager
+    async def assembled(
+        database_url: str = "postgresql://nobody@127.0.0.1:1/none", **options: object
+    ) -> AsyncIterator[Assembly]:
+        chosen = {} if "s3__bucket" in options else {"backup__directory": tmp_path / "store"}
+        environment = backup_environment(database_url, {**chosen, **backup_keys, **options})
+        settings = load(BackupServiceSettings, environment).settings
+        async with AsyncExitStack() as stack:
+            parts = await assemble(Setting(settings, SystemClock(), "assembled", lambda *_, **__: None), stack)
+            stack.push_async_callback(parts.operations.close, 0)
+            yield parts
+
+    return assembled
+
+
 @pytest.fixture
 def filled_registry(make_database: Any, make_service: Any) -> Service:
     """A running registry with some content, on a database of the test's own: `.environment` holds the URL."""
@@ -94,9 +124,7 @@ def filled_registry(make_database: Any, make_service: Any) -> Service:
 
 
 @pytest_asyncio.fixture
-async def backup(
-    filled_registry: Service, make_backup_service: MakeBackupService
-) -> AsyncIterator[BackupCalls]:
+async def backup(filled_registry: Service, make_backup_service: MakeBackupService) -> AsyncIterator[BackupCalls]:
     """The services of a backup process beside a registry with some content."""
     service = make_backup_service(database_of(filled_registry))
     await service.start_async()

@@ -201,7 +201,8 @@ def start_llmsr(registry: Service) -> Iterator[Start]:
 class BackedUp:
     """A registry of its own with some content, a backup service beside it, and two backups in its store.
 
-    proven: verified to V3. spare: not verified further than at its creation; nothing protects it. store: the folder.
+    proven: verified to V3. spare: not verified further than at its creation; nothing protects it. operation: one that
+    has ended. store: the folder.
     """
 
     registry: Service
@@ -210,6 +211,7 @@ class BackedUp:
     store: Path
     proven: str = ""
     spare: str = ""
+    operation: str = ""
 
     @property
     def settings(self) -> dict[str, str]:
@@ -233,9 +235,14 @@ class BackedUp:
         [ended] = [line["ended"] for line in ran.lines if "ended" in line]
         return ended["response"]
 
+    def subjects(self) -> frozenset[str]:
+        """Names of the subjects that are live."""
+        return frozenset(one["name"] for one in self.json("schema", "list")["subjects"])
+
     def new_backup(self, *options: str) -> str:
-        """Makes a backup and returns its id."""
-        backup_id: str = self.made("backup", "create", *options)["id"]
+        """Makes a backup that is not pinned, of a kind that retention keeps for days, and returns its id."""
+        backup_id: str = self.made("backup", "create", "--kind", "safety", *options)["id"]
+        self.json("backup", "unpin", backup_id)
         return backup_id
 
 
@@ -262,13 +269,47 @@ def backed_up(tmp_path_factory: pytest.TempPathFactory, postgres: Any) -> Iterat
         place = BackedUp(registry, backup, database_url, folder / "store")
         proven, spare = place.new_backup(), place.new_backup()
         assert place.made("backup", "verify", proven)["passed"]
-        yield dataclasses.replace(place, proven=proven, spare=spare)
+        operation = place.json("backup", "operations", "--limit", "1")["operations"][0]["name"]
+        yield dataclasses.replace(place, proven=proven, spare=spare, operation=operation)
         assert backup.stop() == 0, backup.log[-4000:]
         assert registry.stop() == 0, registry.log[-4000:]
     finally:
         backup.kill()
         registry.kill()
     postgres.drop_database("registry_with_backups")
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """Two restores to `latest`: one that was activated, and one that is prepared.
+
+    command, told: the preparation of the first one, and what it wrote. planned: the dry run of its activation, two
+    changes later. before, after: the subjects that were live around the activation.
+    """
+
+    active: str
+    prepared: str
+    command: str
+    told: Ran
+    planned: Ran
+    before: frozenset[str]
+    after: frozenset[str]
+
+
+@pytest.fixture(scope="session")
+def restored(backed_up: BackedUp) -> Restored:
+    """Restores of the registry with backups, for the run. Tests share them: change them not at all."""
+    command = "llmsr restore prepare --latest"
+    told = backed_up.run(*command.split()[1:])
+    assert told.status == 0, told.stderr
+    active = told.stdout.split()[1]
+    fill(backed_up.registry, "after-preparation", 2)
+    planned = backed_up.run("restore", "activate", active)
+    before = backed_up.subjects()
+    assert backed_up.made("restore", "activate", active, "--apply")["state"] == "RESTORE_STATE_ACTIVE"
+    after = backed_up.subjects()
+    prepared = backed_up.made("restore", "prepare", "--latest")["id"]
+    return Restored(active, prepared, command, told, planned, before, after)
 
 
 @contextmanager

@@ -139,14 +139,21 @@ def local_home(tmp_path: Path, postgres_cluster: Path) -> Path:
 
 @pytest.fixture
 def launch_stand_in(launch: Launch, local_home: Path) -> Launch:
-    """Starts the launcher with a stand-in service: `launch_stand_in(*stand_in_options, ports=None, root=ROOT)`."""
+    """Starts the launcher with a stand-in service: `launch_stand_in(*stand_in_options, ports=None, root=ROOT)`.
+
+    start_new_session: as a shell starts what a terminal's Ctrl-C reaches, with all its children.
+    """
 
     def start(
-        *options: str, ports: Sequence[int] | None = None, root: Path = ROOT, prefix: Sequence[str] = ()
+        *options: str,
+        ports: Sequence[int] | None = None,
+        root: Path = ROOT,
+        prefix: Sequence[str] = (),
+        start_new_session: bool = False,
     ) -> Launched:
         chosen = ports or [free_port() for _ in range(4)]
         module = "tests.integration.local.launch_stand_in"
         command = [*prefix, sys.executable, "-m", module, ",".join(map(str, chosen)), str(local_home), *options]
-        return launch(command, cwd=root)
+        return launch(command, cwd=root, start_new_session=start_new_session)
 
     return start

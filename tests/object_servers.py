@@ -121,8 +121,11 @@ def rclone(folder: Path, port: int) -> Iterator[S3Server]:
 
 
 @contextmanager
-def ministack(folder: Path, port: int) -> Iterator[S3Server]:
-    """ministack's S3: conditions, checksums, versions and locks, all in memory; does not look at credentials."""
+def ministack(folder: Path, port: int, *, services: str = "s3") -> Iterator[S3Server]:
+    """ministack's S3: conditions, checksums, versions and locks, all in memory; does not look at credentials.
+
+    services: what it serves, instead of S3, by AWS's names with commas.
+    """
     child = Child(
         name="ministack",
         command=[str(PROGRAMS / "ministack")],
@@ -130,7 +133,7 @@ def ministack(folder: Path, port: int) -> Iterator[S3Server]:
         env={
             "BIND_HOST": "127.0.0.1",
             "GATEWAY_PORT": str(port),
-            "SERVICES": "s3",
+            "SERVICES": services,
             "SFTP_ENABLED": "0",
             "IOT_MTLS_ENABLED": "0",
             "S3_PERSIST": "0",

@@ -99,7 +99,12 @@ def _wrapped(command: Sequence[str], identity: Identity, death_signal: signal.Si
 
 
 def run(
-    command: Sequence[str], *, identity: Identity, limit_seconds: float = 120, cwd: Path | None = None
+    command: Sequence[str],
+    *,
+    identity: Identity,
+    limit_seconds: float = 120,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Runs a short program to its end, output captured. Raises subprocess.TimeoutExpired."""
     return subprocess.run(
@@ -107,11 +112,16 @@ def run(
         check=False,
         capture_output=True,
         cwd=cwd,
-        env=environment(),
+        env=environment(env),
         stdin=subprocess.DEVNULL,
         text=True,
         timeout=limit_seconds,
     )
+
+
+def tail(text: str) -> str:
+    """The last lines of what a program said, indented."""
+    return "\n".join(f"    {line}" for line in text.splitlines()[-LOG_TAIL_LINES:])
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -196,8 +206,7 @@ class Child:
         """The last lines that the child wrote."""
         if not self.log.is_file():
             return "(empty)"
-        lines = self.log.read_text(errors="replace").splitlines()
-        return "\n".join(f"    {line}" for line in lines[-LOG_TAIL_LINES:])
+        return tail(self.log.read_text(errors="replace"))
 
     def send(self, number: signal.Signals) -> None:
         """Sends a signal to the program itself; nothing happens when it has ended."""

@@ -22,7 +22,7 @@ import psycopg
 from psycopg import sql
 
 from deploy.local import banner, services
-from deploy.local.child import POLL_SECONDS, Child, ChildFailed
+from deploy.local.child import POLL_SECONDS, Child, ChildFailed, Identity, run, tail
 from deploy.local.home import Home
 from deploy.local.ports import preferred_port
 from deploy.local.postgres import Postgres
@@ -155,22 +155,27 @@ class Launcher:
         return Placed(service, child, grpc_port, http_port)
 
     def _make_first(self, service: Service) -> None:
-        """Makes what a service needs before its first start. Raises subprocess.SubprocessError."""
+        """Makes what a service needs before its first start. Raises ChildFailed, subprocess.TimeoutExpired."""
         if service.makes is None:
             return
         made, arguments = service.makes
         if (self._home.path / made).exists():
             return
         words = [word.format(home=self._home.path) for word in arguments]
-        subprocess.run(
+        answer = run(
             [*service.program, *words],
+            identity=Identity(),
+            limit_seconds=READY_SECONDS,
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": _search_path()},
-            check=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            timeout=READY_SECONDS,
+            env={"PYTHONPATH": _search_path()},
         )
+        # Ctrl-C reaches this child too: its end is then no failure of ours.
+        self._signals.check()
+        if answer.returncode != 0:
+            raise ChildFailed(
+                f"{service.name} could not make {self._home.path / made} (exit code {answer.returncode}); it said:\n"
+                f"{tail(answer.stderr)}"
+            )
 
     def _await(self, child: Child, ready: Callable[[], bool]) -> None:
         """Waits until a child is ready, a signal comes, or any child ends."""

@@ -6,7 +6,9 @@ from __future__ import annotations
 import sys
 
 if __name__ == "__main__":
-    from services.backup import offline
+    from services.backup import memory, offline
+
+    memory.use_one_arena()
 
     if len(sys.argv) > 1 and sys.argv[1] in offline.COMMANDS:
         sys.exit(offline.main(sys.argv[1:]))

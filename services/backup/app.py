@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -23,6 +23,7 @@ from services.backup.handlers.restores import RestoreService
 from services.backup.settings import BackupServiceSettings
 
 BACKUP = "llm_schema_registry.backup.v1"
+PROBE_SECONDS = 30.0
 OPERATION = "llm_schema_registry.operation.v1"
 CLOSING_SECONDS = 5.0
 """For undoing what was cancelled, beside the time that operations have to finish."""
@@ -48,6 +49,7 @@ async def build(runtime: Runtime[BackupServiceSettings]) -> AsyncIterator[Parts[
     background = [
         asyncio.create_task(assembly.keeping.run(election), name="keeping"),
         asyncio.create_task(gauges.run(), name="gauges"),
+        asyncio.create_task(assembly.repair.run(), name="repair"),
     ]
     if assembly.ship is not None:
         background.append(asyncio.create_task(assembly.ship.run(election), name="archive"))
@@ -99,6 +101,21 @@ def servicers(assembly: Assembly, runtime: Runtime[BackupServiceSettings]) -> Se
     ]
 
 
+async def _warn(assembly: Assembly, report: Callable[..., None]) -> None:
+    """Says once what a store cannot do that operators have to know of, as soon as it answers."""
+    waiting = list(assembly.stores)
+    while waiting:
+        for named in tuple(waiting):
+            status = await assembly.status.store(named)
+            if status.capabilities is None:
+                continue
+            waiting.remove(named)
+            if status.problem:
+                report("store warning", store=named.name, message=status.problem)
+        if waiting:
+            await asyncio.sleep(PROBE_SECONDS)
+
+
 def _dependencies(assembly: Assembly) -> Sequence[DependencyCheck]:
     """None is critical: this service is needed when something else is gone."""
     checks = [DependencyCheck("postgresql", critical=False, check=assembly.source.check)]
@@ -108,6 +125,7 @@ def _dependencies(assembly: Assembly) -> Sequence[DependencyCheck]:
     if assembly.ship is not None:
         checks.append(DependencyCheck("archive", critical=False, check=assembly.ship.check))
     checks.append(DependencyCheck("schedules", critical=False, check=assembly.keeping.check))
+    checks.append(DependencyCheck("restores", critical=False, check=assembly.repair.check))
     return checks
 
 

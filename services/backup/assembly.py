@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -42,7 +42,8 @@ from services.backup.usecases.leases import Leases
 from services.backup.usecases.make_backup import BackupRules, MakeBackup
 from services.backup.usecases.operations import Operations
 from services.backup.usecases.prepare import Prepare
-from services.backup.usecases.prune import Prune, PruneRules
+from services.backup.usecases.prune import Origin, Prune, PruneRules
+from services.backup.usecases.repair import Repair
 from services.backup.usecases.repository import Repository
 from services.backup.usecases.ship import Ship
 from services.backup.usecases.status import NamedStore, Status
@@ -85,6 +86,7 @@ class Assembly:
     copying: Copying | None
     ship: Ship | None
     keeping: Keeping
+    repair: Repair
     status: Status
     schedules: Sequence[Schedule]
 
@@ -113,11 +115,12 @@ async def assemble(setting: Setting, stack: AsyncExitStack) -> Assembly:
     keep = timedelta(hours=settings.restore.keep_hours)
     swap = Swap(repository, places, journal, prepare, SwapRules(keep, settings.restore.schema_id_margin))
     drill = Drill(repository, prepare)
-    copying = Copying(repository, second, report) if second else None
+    copying = Copying(repository, second) if second else None
+    prune_copy = _prune_copy(setting, repository, archive, copying.catalog) if copying else None
     ship = Ship(source, repository, archive, _archive_rules(settings), report) if settings.archive.enabled else None
     enabled = settings.backup.schedules_enabled
     schedules = _schedules(settings.backup) if enabled else []
-    hands = Hands(operations, make, verify, drill, prune, swap, copying)
+    hands = Hands(operations, make, verify, drill, prune, swap, copying, prune_copy)
     plans = Plans(schedules, _drill_schedule(settings.backup), enabled)
     stores = [NamedStore(PRIMARY, _location(settings), repository.store, repository.catalog)]
     if copying and second:
@@ -138,6 +141,7 @@ async def assemble(setting: Setting, stack: AsyncExitStack) -> Assembly:
         drill=drill,
         copying=copying,
         ship=ship,
+        repair=Repair(repository, operations, swap, report),
         keeping=Keeping(repository, hands, plans, report),
         status=Status(source, archive, repository.catalog, ship),
         schedules=schedules,
@@ -183,6 +187,21 @@ async def _repository(setting: Setting, store: ObjectStore, points: Failpoints, 
         dice=system_dice,
         failpoints=points,
     )
+
+
+def _prune_copy(setting: Setting, repository: Repository, archive: Archive, catalog: Catalog) -> Prune:
+    """Retention of the second store: by the same rules, but of what the first no longer has."""
+    second = replace(
+        repository,
+        store=catalog.store,
+        catalog=catalog,
+        keys=repository.keys.at(catalog.store),
+        leases=Leases(catalog.store, setting.clock, setting.instance_id),
+    )
+    rules = _prune_rules(setting.settings)
+    # The first store's plans were small enough, and whatever it lost is no part of any.
+    policy = replace(rules.policy, share_max=1.0)
+    return Prune(second, Archive(second, segments), replace(rules, policy=policy), Origin(repository.catalog, archive))
 
 
 async def _primary(settings: BackupServiceSettings, stack: AsyncExitStack) -> ObjectStore:

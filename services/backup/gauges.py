@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import datetime
 
 from llm_schema_registry import errors
 from llm_schema_registry.kernel.clock import Clock
 from llm_schema_registry.kernel.metrics import Metric, Point
+from llm_schema_registry.objects.store import ObjectDamaged, ObjectTooLarge
 from services.backup.assembly import Assembly
 from services.backup.domain.model import Kind, Level
 from services.backup.usecases.catalog import Listing
@@ -32,11 +34,10 @@ class Gauges:
     async def run(self) -> None:
         """Asks the store every REFRESH_SECONDS, for ever. What cannot be asked keeps its last value: ages grow."""
         while True:
-            try:
+            # The health page says what is wrong with the store.
+            with suppress(errors.Error, TimeoutError, ObjectDamaged, ObjectTooLarge):
                 async with asyncio.timeout(ASK_SECONDS):
                     await self._refresh()
-            except (errors.Error, TimeoutError):
-                pass  # The health page says what is wrong with the store.
             await asyncio.sleep(REFRESH_SECONDS)
 
     async def _refresh(self) -> None:

@@ -34,6 +34,12 @@ def _split(value: object) -> object:
     return value
 
 
+def _on(value: object) -> object:
+    """A schedule, empty for none. `off` says so where an empty text counts as not set, as in the environment."""
+    return "" if value == "off" else value
+
+
+Cron = Annotated[str, BeforeValidator(_on)]
 Paths = Annotated[tuple[Path, ...], BeforeValidator(_split)]
 
 
@@ -161,11 +167,11 @@ class BackupSettings(Section):
         default=None, min_length=1, description="Key of the AWS key service that data keys are wrapped for as well."
     )
     schedules_enabled: bool = Field(default=True, description="Make backups by the schedules below.")
-    hourly_schedule: str = Field(default="7 * * * *", description="Cron expression in UTC; empty for none.")
-    daily_schedule: str = Field(default="20 1 * * *", description="Cron expression in UTC; empty for none.")
-    monthly_schedule: str = Field(default="40 2 1 * *", description="Cron expression in UTC; empty for none.")
-    drill_schedule: str = Field(
-        default="0 4 * * 0", description="When a restore is tried; cron expression in UTC; empty for never."
+    hourly_schedule: Cron = Field(default="7 * * * *", description="Cron expression in UTC; `off` for none.")
+    daily_schedule: Cron = Field(default="20 1 * * *", description="Cron expression in UTC; `off` for none.")
+    monthly_schedule: Cron = Field(default="40 2 1 * *", description="Cron expression in UTC; `off` for none.")
+    drill_schedule: Cron = Field(
+        default="0 4 * * 0", description="When a restore is tried; cron expression in UTC; `off` for never."
     )
     keep_hourly: int = Field(default=48, ge=0, le=8760, description="Hours of which the last good backup is kept.")
     keep_daily: int = Field(default=30, ge=0, le=3660, description="Days of which the last good backup is kept.")

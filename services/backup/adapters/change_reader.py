@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 # visible row has is not above what is read.
 _HEAD = """
 SELECT cluster_id::text, epoch, position, floor, fenced,
-    (SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {schema_ids}),
+    (SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM {schema_ids}),
     (SELECT array_agg(id ORDER BY id) FROM {epochs}),
     (SELECT array_agg(parent ORDER BY id) FROM {epochs}),
     (SELECT array_agg(fork_position ORDER BY id) FROM {epochs})

@@ -84,6 +84,9 @@ class Swap:
         """The incoming one is not there: it is the live one by now, or never was."""
         live = there.get(self._live)
         if live is None or live[1] != self._mark:
+            if live is not None and not live[0]:
+                # Closed by a swap that can no longer be done.
+                await self._allow(self._live, allowed=True)
             raise errors.DatabaseUnfit(
                 f"there is no database {self._incoming} to swap in, and it was not swapped in before: restore again"
             )

@@ -197,7 +197,15 @@ class DatabasePlaces:
             return await self._tools.replay(name, changes)
 
     async def set_fenced(self, name: str, *, fenced: bool) -> Head:
-        """See Places. Waits for a commit that is under way, FENCE_WAIT_SECONDS at most."""
+        """See Places. Waits for a commit that is under way, FENCE_WAIT_SECONDS at most.
+
+        A live database that a killed swap left closed is open again afterwards.
+        """
+        if name == self.live:
+            async with self._server() as session:
+                with refused(f"opening the database {name}"):
+                    if await self._lets_in(session, name) is False:
+                        await _allow(session, name, allowed=True)
         async with self._inside(name) as session:
             with refused(f"fencing writes of {name}" if fenced else f"allowing writes to {name}"):
                 await _set(session, "lock_timeout", FENCE_WAIT_SECONDS)
@@ -244,20 +252,33 @@ class DatabasePlaces:
 
     @asynccontextmanager
     async def _open(self, name: str) -> AsyncIterator[None]:
-        """A place that lets sessions in, for the block at least. Raises errors.DatabaseUnfit when there is none."""
+        """A place that lets sessions in, for the block at least. Raises errors.DatabaseUnfit when there is none.
+
+        The live one is not opened: it is closed while it is swapped, and another one may have its name a moment later.
+        Raises errors.DatabaseUnavailable then.
+        """
         async with self._server() as session:
             with refused(f"opening the database {name}"):
-                found = await (await session.execute(_ALLOWS, [name])).fetchone()
-                if found is None:
+                lets_in = await self._lets_in(session, name)
+                if lets_in is None:
                     raise errors.DatabaseUnfit(f"there is no database {name}")
-                if not found[0]:
+                if not lets_in and name == self.live:
+                    raise errors.DatabaseUnavailable(
+                        f"the database {name} is being swapped and lets nobody in: repeat", retry_seconds=1
+                    )
+                if not lets_in:
                     await _allow(session, name, allowed=True)
             try:
                 yield
             finally:
-                if not found[0]:
+                if not lets_in:
                     with refused(f"closing the database {name}"):
                         await _allow(session, name, allowed=False)
+
+    async def _lets_in(self, session: Connection, name: str) -> bool | None:
+        """Whether the database admits clients; None when there is none."""
+        found = await (await session.execute(_ALLOWS, [name])).fetchone()
+        return None if found is None else bool(found[0])
 
 
 async def _allow(session: Connection, name: str, *, allowed: bool) -> None:

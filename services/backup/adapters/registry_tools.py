@@ -56,16 +56,15 @@ class RegistryTools:
     async def writer(self, database: str, *, schema: str = SCHEMA) -> AsyncIterator[ToolWriter]:
         """As Places.writer. Raises errors.RestoreFailed, DatabaseUnavailable when the tools do not start."""
         writer = ToolWriter()
-        async with asyncio.timeout(READY_SECONDS), asyncio.TaskGroup() as starting:
+        try:
             for name, arguments, stdin in (
                 (REPLAY, ("replay", "--schema", schema), writer.given_changes()),
                 (BEGIN, ("begin-epoch", "--ask", "--schema", schema), writer.given_wish()),
             ):
-                ready = asyncio.Event()
-                task = asyncio.create_task(self._run(database, arguments, stdin, ready), name=f"registry {name}")
-                writer.tasks[name] = task
-                starting.create_task(_either(ready, task))
-        try:
+                ready = writer.ready[name] = asyncio.Event()
+                work = self._run(database, arguments, stdin, ready)
+                writer.tasks[name] = asyncio.create_task(work, name=f"registry {name}")
+            await writer.started()
             yield writer
         finally:
             await writer.end()
@@ -87,7 +86,7 @@ class RegistryTools:
             async with aclosing(run_program(command, stdin, stall_seconds=self._stall_seconds)) as output:
                 async for piece in output:
                     last.add(piece)
-                    if ready is not None and READY in piece:
+                    if ready is not None and last.holds(READY):
                         ready.set()
         except ProgramFailed as failed:
             raise _failure(last.value(), failed) from failed
@@ -115,8 +114,33 @@ class ToolWriter:
 
     def __init__(self) -> None:
         self.tasks: dict[str, asyncio.Task[Mapping[str, Any]]] = {}
+        self.ready: dict[str, asyncio.Event] = {}
         self._changes: asyncio.Future[AsyncIterator[StoredChange]] = asyncio.get_running_loop().create_future()
         self._wish: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    async def started(self) -> None:
+        """Returns once all tools have reached the place. Raises what one of them failed with, errors.RestoreFailed."""
+        waiting = {asyncio.create_task(ready.wait()) for ready in self.ready.values()}
+        ends = asyncio.get_running_loop().time() + READY_SECONDS
+        try:
+            while waiting:
+                left = ends - asyncio.get_running_loop().time()
+                done, _ = await asyncio.wait(
+                    waiting | set(self.tasks.values()), timeout=left, return_when=asyncio.FIRST_COMPLETED
+                )
+                if not done:
+                    raise errors.RestoreFailed(
+                        f"the registry's tools did not reach the place within {READY_SECONDS:g} seconds: repeat"
+                    )
+                for task in self.tasks.values():
+                    if task.done():
+                        # Whatever it says, it has nothing to end with before it was told what to do.
+                        task.result()
+                        raise errors.RestoreFailed(f"the {task.get_name()} ended before it was told what to do")
+                waiting -= done
+        finally:
+            for each in waiting:
+                each.cancel()
 
     async def replay(self, changes: AsyncIterator[StoredChange]) -> Place:
         """See PlaceWriter."""
@@ -148,17 +172,6 @@ class ToolWriter:
         await asyncio.gather(*self.tasks.values(), return_exceptions=True)
         for waiting in (self._changes, self._wish):
             waiting.cancel()
-
-
-async def _either(ready: asyncio.Event, task: asyncio.Task[Mapping[str, Any]]) -> None:
-    """Returns when the tool is ready. Raises what it failed with before that."""
-    waiting = asyncio.create_task(ready.wait())
-    try:
-        await asyncio.wait({waiting, task}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        waiting.cancel()
-    if task.done() and not ready.is_set():
-        task.result()
 
 
 def database_url(options: PostgresOptions, database: str) -> str:
@@ -220,6 +233,10 @@ class _LastLine:
         # What is before the last line but one cannot be the last one.
         lines = (self._kept + piece).rsplit(b"\n", 2)
         self._kept = b"\n".join(lines[-2:])[-LINE_BYTES_MAX:]
+
+    def holds(self, text: bytes) -> bool:
+        """Whether the last lines hold a text."""
+        return text in self._kept
 
     def value(self) -> Mapping[str, Any] | None:
         """The last whole line, a JSON object; None when there is none."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from services.backup.domain.model import Place
+from services.backup.domain.model import Epoch, Place
 from services.backup.domain.targets import AtBackup, AtPlace, AtTime, Latest, Target
 
 PROBLEM_CHARACTERS_MAX = 2000
@@ -37,7 +37,8 @@ class Restore:
     """One restore.
 
     scratch, aside: names of places; after a revert what was restored lies under `scratch` again. confirmed: the place
-    up to which the live history may be lost, None when nothing may. write_outage_seconds: how long writes were refused.
+    up to which the live history may be lost, None when nothing may. fork: where the line of its last swap leaves
+    the one before, None before that is certain. write_outage_seconds: how long writes were refused.
     schemas, subjects, versions: rows. number: of the journal's entry.
     """
 
@@ -58,12 +59,20 @@ class Restore:
     new_epoch: int | None = None
     next_schema_id: int | None = None
     confirmed: Place | None = None
+    fork: Place | None = None
     write_outage_seconds: float | None = None
     prepare_seconds: float | None = None
     subjects: int = 0
     versions: int = 0
     schemas: int = 0
     problem: str = ""
+
+    @property
+    def line(self) -> Epoch | None:
+        """The line of history that its last swap began; None before that is certain."""
+        if self.new_epoch is None or self.fork is None:
+            return None
+        return Epoch(self.new_epoch, self.fork.epoch, self.fork.position)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +145,7 @@ def to_document(restore: Restore) -> dict[str, Any]:
         "new_epoch": restore.new_epoch,
         "next_schema_id": restore.next_schema_id,
         "confirmed": _place(restore.confirmed),
+        "fork": _place(restore.fork),
         "write_outage_ms": _ms(restore.write_outage_seconds),
         "prepare_ms": _ms(restore.prepare_seconds),
         "rows": {"subjects": restore.subjects, "versions": restore.versions, "schemas": restore.schemas},
@@ -164,6 +174,7 @@ def from_document(document: Mapping[str, Any]) -> Restore:
         new_epoch=document["new_epoch"],
         next_schema_id=document["next_schema_id"],
         confirmed=_read_place(document["confirmed"]),
+        fork=_read_place(document.get("fork")),
         write_outage_seconds=_seconds(document["write_outage_ms"]),
         prepare_seconds=_seconds(document["prepare_ms"]),
         subjects=int(rows["subjects"]),

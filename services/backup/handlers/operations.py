@@ -37,7 +37,10 @@ class OperationService(rpc.OperationServiceServicer):
         fields.require_valid()
         found = await self._operations.list()
         names = [operation.name for operation in found]
-        start = names.index(after) + 1 if after in names else 0
+        if after and after not in names:
+            fields.refuse("page_token", "names an operation that is no longer on record: begin with the first page")
+            fields.require_valid()
+        start = names.index(after) + 1 if after else 0
         left = [each for each in found[start:] if not (request.running_only and each.done)]
         page = left[:size]
         token = page[-1].name if len(left) > size else ""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from llm_schema_registry import errors
 from llm_schema_registry.backup.v1 import restore_service_pb2 as pb
 from llm_schema_registry.backup.v1 import restore_service_pb2_grpc as rpc
 from llm_schema_registry.kernel.calls import current_caller
@@ -39,7 +41,10 @@ class RestoreService(rpc.RestoreServiceServicer):
         level = fields.level(request.verified_level, "verified_level", Level.V3)
         request_id = fields.request_id(request.request_id)
         fields.require_valid()
-        await self._prepare.way(target, level, await self._prepare.survey())
+        if await self._operations.find(OperationKind.PREPARE_RESTORE, request_id) is None:
+            survey = await self._prepare.survey()
+            survey.require_own()
+            await self._prepare.way(target, level, survey)
         restore_id = self._repository.new_id()
         operation = await self._operations.begin(
             OperationKind.PREPARE_RESTORE,
@@ -61,8 +66,7 @@ class RestoreService(rpc.RestoreServiceServicer):
     async def ActivateRestore(self, request: pb.ActivateRestoreRequest, context: Any) -> pb.ActivateRestoreResponse:
         """See the contract."""
         restore_id, confirmation, request_id = _swap_fields(request)
-        restore = await self._journal.get(restore_id)
-        if restore.state not in {RestoreState.ACTIVATING, RestoreState.ACTIVE} or not request_id:
+        if await self._operations.find(OperationKind.ACTIVATE_RESTORE, request_id) is None:
             await self._swap.require_activatable(restore_id, confirmation)
         operation = await self._operations.begin(
             OperationKind.ACTIVATE_RESTORE,
@@ -76,8 +80,7 @@ class RestoreService(rpc.RestoreServiceServicer):
     async def RevertRestore(self, request: pb.RevertRestoreRequest, context: Any) -> pb.RevertRestoreResponse:
         """See the contract."""
         restore_id, confirmation, request_id = _swap_fields(request)
-        restore = await self._journal.get(restore_id)
-        if restore.state not in {RestoreState.REVERTING, RestoreState.REVERTED} or not request_id:
+        if await self._operations.find(OperationKind.REVERT_RESTORE, request_id) is None:
             await self._swap.require_revertible(restore_id, confirmation)
         operation = await self._operations.begin(
             OperationKind.REVERT_RESTORE,
@@ -94,11 +97,15 @@ class RestoreService(rpc.RestoreServiceServicer):
         return pb.ReleaseRestoreResponse(restore=nouns.restore(restore))
 
     async def _window(self, restore: Restore) -> LossWindow | None:
-        """What would be lost by the next step: the activation, or once it is active the revert."""
+        """What would be lost by the next step: the activation, or once it is active the revert.
+
+        None where that cannot be told: a restore is shown also when the database does not answer.
+        """
         if restore.state is RestoreState.PREPARED:
             return await self._prepare.window(restore)
         if restore.state is RestoreState.ACTIVE:
-            return await self._swap.revert_window(restore)
+            with suppress(errors.DatabaseUnavailable, errors.DatabaseUnfit, errors.IllegalState):
+                return await self._swap.revert_window(restore)
         return None
 
 

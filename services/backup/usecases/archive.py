@@ -9,15 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from llm_schema_registry import errors
-from llm_schema_registry.objects.store import ObjectDamaged, ObjectExists, ObjectNotFound
+from llm_schema_registry.objects.store import ObjectDamaged, ObjectExists, ObjectNotFound, ObjectTooLarge
 from services.backup.domain import layout
 from services.backup.domain.compression import Compressor, Corrupt, Decompressor, TooLong, Truncated
+from services.backup.domain.documents import (
+    DocumentInvalid,
+    Fields,
+    Signer,
+    Verifier,
+    decode_signed,
+    encode_signed,
+    time_text,
+)
 from services.backup.domain.forks import ancestry
 from services.backup.domain.layout import SegmentKey
 from services.backup.domain.model import Epoch, Head, Place, Segment, StoredChange
@@ -38,21 +46,30 @@ HEARTBEAT_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Tip:
-    """The end of the archive's line: the newest segment's last position and digest. sha256: None before the first."""
+    """The end of the archive's line: the newest segment's last position and digest. sha256: None before the first.
+
+    first: where the newest segment begins; 0 before the first. change: its last one, where the segment was read.
+    """
 
     epoch: int
     position: int
     sha256: bytes | None
+    first: int = 0
+    change: StoredChange | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """What the archive last said of itself: everything up to the place is in it, and no id above the mark was given."""
+    """What the archive last said of itself: everything up to the place is in it, and no id above the mark was given.
+
+    time: when the database was asked, by the store's clock; what was committed before it lies up to the place. first:
+    where the newest segment begins, 0 when there is none.
+    """
 
     time: datetime
     cluster_id: str
     place: Place
-    sha256: bytes | None
+    first: int
     schema_id_high: int
     epochs: tuple[Epoch, ...]
 
@@ -84,7 +101,7 @@ class Archive:
             content, _ = await self._repository.store.get(name)
         except ObjectNotFound:
             raise _damaged(name, "the segment is not there") from None
-        except ObjectDamaged as failed:
+        except (ObjectDamaged, ObjectTooLarge) as failed:
             raise _damaged(name, str(failed)) from None
         body = self._signed_body(name, content)
         data_key = await self._key_of(name, body)
@@ -95,14 +112,18 @@ class Archive:
             raise _damaged(name, str(failed)) from None
         if (segment.epoch, segment.first, segment.last) != (key.epoch, key.first, key.last):
             raise _damaged(name, "it holds other changes than its name says")
+        cluster = await self._repository.cluster_id()
+        if cluster not in {None, segment.cluster_id}:
+            raise _damaged(name, f"it is of registry {segment.cluster_id}, not of {cluster}")
         return segment, hashlib.sha256(plain).digest()
 
     async def heartbeat(self) -> Heartbeat | None:
-        """The newest heartbeat; None when there is none, or it cannot be read: it is a hint."""
+        """The newest heartbeat; None when there is none, or it cannot be trusted: it is a hint."""
+        repository = self._repository
         try:
-            content, _ = await self._repository.store.get(layout.HEARTBEAT)
-            return _read_heartbeat(content)
-        except (ObjectNotFound, ValueError, KeyError, TypeError):
+            content, _ = await repository.store.get(layout.HEARTBEAT)
+            return _read_heartbeat(content, repository.verifiers)
+        except (ObjectNotFound, ObjectDamaged, ObjectTooLarge, DocumentInvalid):
             return None
 
     async def changes(self, way: RestorePlan, cut: Cut) -> AsyncGenerator[StoredChange, None]:
@@ -126,6 +147,17 @@ class Archive:
                 if cut.includes(change):
                     yield change
         cut.check()
+
+    async def audit(self, key: SegmentKey, before: tuple[SegmentKey, bytes] | None) -> bytes:
+        """A segment's digest, once all of it was read and found to follow the one before it, where that is given.
+
+        Raises errors.BackupDamaged that names the segment, KeyUnavailable.
+        """
+        segment, digest = await self.read(key)
+        follows = before is not None and (before[0].epoch, before[0].last + 1) == (key.epoch, key.first)
+        if follows and before is not None and segment.previous_sha256 != before[1]:
+            raise _damaged(layout.segment(key.epoch, key.first, key.last), "it does not follow the segment before it")
+        return digest
 
     async def spans(self) -> list[SegmentSpan]:
         """All segments, as their names and the listing tell of them: last_time is when one was stored."""
@@ -177,19 +209,28 @@ class Archive:
             if found is not None:
                 # What the line went on to behind the fork belongs to another history.
                 return found if found.position < end or line.id == head.epoch else Tip(child, end, None)
-            child, end = line.id, line.fork_position
+            child, end = line.id, min(end, line.fork_position)
         return Tip(child, max(end, head.floor), None)
 
     async def _tip_of(self, epoch: int, beat: Heartbeat | None) -> Tip | None:
-        """The newest segment of a line; None when it has none."""
-        start = beat.place.position if beat and beat.sha256 and beat.place.epoch == epoch else 0
+        """The newest segment of a line; None when it has none.
+
+        The heartbeat says where to begin to look, no more: what counts is what is there.
+        """
+        start = beat.first if beat is not None and beat.place.epoch == epoch else 0
+        newest = await self._newest(epoch, start)
+        if newest is None and start:
+            newest = await self._newest(epoch, 0)
+        if newest is None:
+            return None
+        segment, digest = await self.read(newest)
+        return Tip(epoch, newest.last, digest, newest.first, segment.changes[-1])
+
+    async def _newest(self, epoch: int, start: int) -> SegmentKey | None:
         newest: SegmentKey | None = None
-        async for key in self.keys(epoch, after=start):
+        async for key in self.keys(epoch, after=max(0, start - 1)):
             newest = key
-        if newest is not None:
-            _, digest = await self.read(newest)
-            return Tip(epoch, newest.last, digest)
-        return Tip(epoch, start, beat.sha256) if start and beat else None
+        return newest
 
     # Writing
 
@@ -220,19 +261,19 @@ class Archive:
         except ObjectExists:
             raise errors.LeaseLost(f"Another process archived {name} already: this one starts over.") from None
         await repository.failpoints.reached("archive.put")
-        return Tip(tip.epoch, segment.last, hashlib.sha256(plain).digest())
+        return Tip(tip.epoch, segment.last, hashlib.sha256(plain).digest(), segment.first)
 
-    async def beat(self, tip: Tip, head: Head) -> Heartbeat:
-        """Writes a heartbeat and returns it."""
+    async def beat(self, tip: Tip, head: Head, asked: datetime) -> Heartbeat:
+        """Writes a heartbeat and returns it. asked: a moment, by the store's clock, before the changes were read."""
         beat = Heartbeat(
-            time=await self._repository.store.now(),
+            time=asked,
             cluster_id=head.cluster_id,
             place=Place(tip.epoch, tip.position),
-            sha256=tip.sha256,
+            first=tip.first,
             schema_id_high=head.schema_id_high,
             epochs=head.epochs,
         )
-        await self._repository.store.put(layout.HEARTBEAT, _heartbeat_document(beat))
+        await self._repository.store.put(layout.HEARTBEAT, _heartbeat_document(beat, self._repository.signer))
         return beat
 
     async def _sealing_key(self, cluster_id: str) -> DataKey | None:
@@ -277,6 +318,7 @@ class ArchiveRules:
     seal_seconds: float = 5.0
 
 
+_HEARTBEAT = "heartbeat"
 _MAGIC = b"LSRSEG1\0"
 KEY_ID_BYTES = 16
 SIGNATURE_BYTES = 64
@@ -305,29 +347,35 @@ def _unpacked(name: str, content: bytes, key: DataKey | None) -> bytes:
     return decompressor.update(compressed) + decompressor.finish()
 
 
-def _heartbeat_document(beat: Heartbeat) -> bytes:
-    document = {
-        "time": beat.time.isoformat(),
+def _heartbeat_document(beat: Heartbeat, signer: Signer) -> bytes:
+    body = {
+        "time": time_text(beat.time),
         "cluster_id": beat.cluster_id,
         "epoch": beat.place.epoch,
         "position": beat.place.position,
-        "sha256": beat.sha256.hex() if beat.sha256 else None,
+        "first": beat.first,
         "schema_id_high": beat.schema_id_high,
-        "epochs": [[line.id, line.parent, line.fork_position] for line in beat.epochs],
+        "epochs": [{"id": line.id, "parent": line.parent, "fork_position": line.fork_position} for line in beat.epochs],
     }
-    return json.dumps(document, sort_keys=True).encode()
+    return encode_signed(_HEARTBEAT, body, signer)
 
 
-def _read_heartbeat(content: bytes) -> Heartbeat:
-    document = json.loads(content)
+def _read_heartbeat(content: bytes, verifiers: Sequence[Verifier]) -> Heartbeat:
+    """The heartbeat of a document. Raises DocumentInvalid."""
+    fields = Fields(decode_signed(_HEARTBEAT, content, verifiers), _HEARTBEAT)
     return Heartbeat(
-        time=datetime.fromisoformat(document["time"]),
-        cluster_id=str(document["cluster_id"]),
-        place=Place(int(document["epoch"]), int(document["position"])),
-        sha256=bytes.fromhex(document["sha256"]) if document["sha256"] else None,
-        schema_id_high=int(document["schema_id_high"]),
-        epochs=tuple(Epoch(int(number), parent, int(fork)) for number, parent, fork in document["epochs"]),
+        time=fields.time("time"),
+        cluster_id=fields.text("cluster_id"),
+        place=Place(fields.integer("epoch"), fields.integer("position")),
+        first=fields.integer("first"),
+        schema_id_high=fields.integer("schema_id_high"),
+        epochs=tuple(_epoch(line) for line in fields.many("epochs")),
     )
+
+
+def _epoch(line: Fields) -> Epoch:
+    parent = line.integer("parent") if line.present("parent") else None
+    return Epoch(line.integer("id"), parent, line.integer("fork_position"))
 
 
 def _damaged(name: str, problem: str) -> errors.BackupDamaged:

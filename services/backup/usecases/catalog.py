@@ -110,12 +110,9 @@ class Catalog:
                 return await self._manifest(listed)
 
         entries, problems, untrusted = [], [], set()
-        cluster = await self._cluster_id()
         for each, found in zip(listed, await asyncio.gather(*(read(each) for each in listed)), strict=True):
             if found is None:
                 continue  # Deleted since it was listed.
-            if not isinstance(found, str) and cluster not in {None, found[0].cluster_id}:
-                found = f"{each.key} cannot be trusted: it is of registry {found[0].cluster_id}, the store of {cluster}"
             if isinstance(found, str):
                 problems.append(found)
                 untrusted.add(str(layout.manifest_of(each.key)))
@@ -148,10 +145,6 @@ class Catalog:
             raise _unknown(backup_id)
         if isinstance(found, str):
             raise errors.BackupDamaged(found, metadata={"key": key})
-        if await self._cluster_id() not in {None, found[0].cluster_id}:
-            raise errors.BackupDamaged(
-                f"{key} cannot be trusted: it is of another registry, {found[0].cluster_id}", metadata={"key": key}
-            )
         evidence, pins, tombstones = await asyncio.gather(self._evidence(backup_id), self._pins(), self._tombstones())
         return Entry(
             manifest=found[0],
@@ -238,9 +231,8 @@ class Catalog:
                     problems.append(f"{record.key} is missing")
                 elif size != record.size_bytes:
                     problems.append(f"{record.key} has {size} bytes, {record.size_bytes} were written")
-        for key in sizes:
-            if key not in wanted and layout.backup_of(key) not in listing.untrusted:
-                problems.append(f"{key} belongs to no backup, or to one that is being made")
+        alone = [key for key in sizes if key not in wanted and layout.backup_of(key) not in listing.untrusted]
+        problems += [f"{key} belongs to no backup, or to one that is being made" for key in alone]
         return listing, problems[:PROBLEMS_MAX]
 
     async def pin(self, backup_id: str, *, pinned: bool) -> Entry:
@@ -258,12 +250,12 @@ class Catalog:
 
         What is wrong is found anew each time: a store may have returned once what it does not hold.
         """
-        known = self._read.get((listed.key, listed.etag))
-        if known is not None:
-            return known
-        found = await self._read_manifest(listed.key)
+        found = self._read.get((listed.key, listed.etag)) or await self._read_manifest(listed.key)
         if isinstance(found, tuple):
             self._read[listed.key, listed.etag] = found
+            cluster = await self._cluster_id()
+            if cluster not in {None, found[0].cluster_id}:
+                return f"{listed.key} cannot be trusted: it is of registry {found[0].cluster_id}, not of {cluster}"
         return found
 
     async def _read_manifest(self, key: str) -> tuple[Manifest, bytes] | str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -14,6 +13,7 @@ from llm_schema_registry.objects.store import (
     ObjectExists,
     ObjectNotFound,
     ObjectStore,
+    ObjectTooLarge,
     Placement,
 )
 from services.backup.domain import layout
@@ -23,6 +23,10 @@ from services.backup.usecases.reading import damaged
 from services.backup.usecases.repository import Repository
 
 NAME = "second"
+FULL_SECONDS = 3600.0
+"""Time between two looks at all of the archive in both stores."""
+PROBLEMS_MAX = 5
+"""Told of one round."""
 
 
 @dataclass(slots=True)
@@ -36,37 +40,46 @@ class CopyState:
 
 
 class Copying:
-    """Keeps a second store like the first. Nothing is ever deleted there but what retention deleted here as well."""
+    """Keeps a second store like the first. What the first loses stays there: retention alone deletes, by its rules."""
 
-    def __init__(self, repository: Repository, second: ObjectStore, report: Callable[..., None]) -> None:
+    def __init__(self, repository: Repository, second: ObjectStore) -> None:
         self._repository = repository
         self._second = second
-        self._report = report
         self.catalog = Catalog(second, repository.verifiers)
         self.state = CopyState()
+        self._copied: dict[int, str] = {}
+        self._full_next = 0.0
 
     async def round(self) -> None:
-        """Copies all that is missing. What keeps it from that is a problem in the state, and is tried again later."""
-        try:
-            await self._copy_small(layout.REPOSITORY)
-            await self._copy_keys()
-            await self._copy_backups()
-            await self._copy_segments()
-        except errors.Error as failed:
-            if failed.message != self.state.problem:
-                self._report("second store is behind", message=failed.message)
-            self.state.problem = failed.message
-            return
-        self.state.problem = ""
-        self.state.time = self._repository.clock.now()
+        """Copies all that is missing. What keeps it from that is a problem in the state, and is tried again later.
 
-    async def _copy_keys(self) -> None:
+        What is wrong with one object does not keep the others from being copied.
+        """
+        problems: list[str] = []
+        for work in (self._copy_identity, self._copy_segments, self._copy_keys, self._copy_backups):
+            try:
+                problems += await work()
+            except errors.Error as failed:
+                problems.append(failed.message)
+                if not isinstance(failed, errors.BackupDamaged):
+                    break  # The store itself, or whose it is.
+        self.state.problem = "; ".join(problems[:PROBLEMS_MAX])
+        if not problems:
+            self.state.time = self._repository.clock.now()
+
+    async def _copy_identity(self) -> list[str]:
+        """Whose repository it is. Raises WrongCluster when the second store is another's."""
+        await self._copy_small(layout.REPOSITORY)
+        return []
+
+    async def _copy_keys(self) -> list[str]:
         """Wrapped keys: without them the copies are of no use to anybody."""
         there = {each.key async for each in self._second.list(layout.KEYS)}
         here = [each.key async for each in self._repository.store.list(layout.KEYS)]
+        problems: list[str] = []
         for key in here:
             if key not in there:
-                await self._copy_small(key)
+                problems += await self._copy_small_or_say(key)
         newest: dict[str, int] = {}
         for key in here:
             if found := layout.key_of(key):
@@ -77,24 +90,39 @@ class Copying:
                 # A rotation took recipients away: so here as well.
                 await self._second.delete(key)
 
-    async def _copy_backups(self) -> None:
-        listing = await self._repository.catalog.listing()
-        there = {entry.id for entry in (await self.catalog.listing()).entries}
+        return problems
+
+    async def _copy_backups(self) -> list[str]:
+        """Backups, oldest first, and what is said about them."""
+        listing, problems = await self._repository.catalog.listing(), []
+        there = await self._whole()
         for entry in reversed(listing.entries):
-            if entry.id not in there and not entry.buried:
+            if entry.id in there or entry.buried:
+                continue
+            try:
                 await self._copy_backup(entry.manifest)
+            except errors.BackupDamaged as damage:
+                problems.append(damage.message)
         for name in (layout.VERIFICATIONS, layout.PINS, layout.RESTORES, layout.DRILLS):
-            await self._copy_all_small(name)
-        kept = {entry.id for entry in listing.entries}
-        self.state.complete = frozenset(
-            entry.id for entry in (await self.catalog.listing()).entries if entry.id in kept
-        )
+            problems += await self._copy_all_small(name)
+        self.state.complete = frozenset(await self._whole()) & {entry.id for entry in listing.entries}
+        return problems
+
+    async def _whole(self) -> set[str]:
+        """Ids of the backups that are in the second store with all their objects, as far as a listing tells."""
+        sizes = {each.key: each.size_bytes async for each in self._second.list(layout.BACKUPS)}
+        return {
+            entry.id
+            for entry in (await self.catalog.listing()).entries
+            if all(sizes.get(record.key) == record.size_bytes for record in entry.manifest.objects)
+        }
 
     async def _copy_backup(self, manifest: Manifest) -> None:
         for record in manifest.objects:
             await self._copy_object(record)
         await self._repository.failpoints.reached("copy.before_manifest")
-        await self._copy_small(layout.manifest(manifest.id))
+        # One that is there, but is not listed, was damaged there: the one that can be trusted takes its place.
+        await self._copy_small(layout.manifest(manifest.id), changing=True)
 
     async def _copy_object(self, record: ObjectRecord) -> None:
         """Copies a data object, and compares its digest on arrival with its record's."""
@@ -117,30 +145,60 @@ class Copying:
             raise damaged(record.key, 0, f"it did not arrive in the second store: {failed}") from None
         self.state.copied_bytes += size
 
-    async def _copy_segments(self) -> None:
-        """Segments of the archive, each once: they never change."""
-        there = {each.key async for each in self._second.list(layout.ARCHIVE)}
-        async for each in self._repository.store.list(layout.ARCHIVE):
-            if layout.segment_of(each.key) and each.key not in there:
-                await self._copy_small(each.key)
-        await self._copy_small(layout.HEARTBEAT, changing=True)
+    async def _copy_segments(self) -> list[str]:
+        """Segments of the archive, each once: they never change. Those up to the newest known copy are not listed
+        again, but for once every FULL_SECONDS."""
+        now = self._repository.clock.monotonic()
+        if now >= self._full_next:
+            self._copied, self._full_next = {}, now + FULL_SECONDS
+        problems = await self._copy_small_or_say(layout.HEARTBEAT, changing=True)
+        stuck: set[int] = set()
+        # Epochs sort after those before them, so what follows the newest one's copies may be new epochs as well.
+        older = sorted(self._copied)[:-1]
+        newest = max(self._copied.values(), default="")
+        places = [*((layout.epoch(each), self._copied[each]) for each in older), (layout.ARCHIVE, newest)]
+        for prefix, after in places:
+            there = {each.key async for each in self._second.list(prefix, after=after)}
+            async for each in self._repository.store.list(prefix, after=after):
+                segment = layout.segment_of(each.key)
+                if segment is None:
+                    continue
+                found = [] if each.key in there else await self._copy_small_or_say(each.key)
+                problems += found
+                if found:
+                    stuck.add(segment.epoch)  # It is tried again in the next round.
+                elif segment.epoch not in stuck:
+                    self._copied[segment.epoch] = each.key
+        return problems
 
-    async def _copy_all_small(self, prefix: str) -> None:
+    async def _copy_all_small(self, prefix: str) -> list[str]:
         there = {each.key async for each in self._second.list(prefix)}
+        problems: list[str] = []
         async for each in self._repository.store.list(prefix):
             if each.key not in there:
-                await self._copy_small(each.key)
+                problems += await self._copy_small_or_say(each.key)
+        return problems
+
+    async def _copy_small_or_say(self, key: str, *, changing: bool = False) -> list[str]:
+        """Copies an object; what is wrong with it."""
+        try:
+            await self._copy_small(key, changing=changing)
+        except errors.BackupDamaged as damage:
+            return [damage.message]
+        return []
 
     async def _copy_small(self, key: str, *, changing: bool = False) -> None:
         try:
             content, _ = await self._repository.store.get(key)
         except ObjectNotFound:
             return
-        except ObjectDamaged as failed:
+        except (ObjectDamaged, ObjectTooLarge) as failed:
             raise damaged(key, 0, f"it was not copied: {failed}") from None
         try:
             await self._second.put(key, content, if_absent=not changing)
         except ObjectExists:
+            if key != layout.REPOSITORY:
+                raise damaged(key, 0, "the second store holds other bytes under this key") from None
             raise errors.WrongCluster(
                 f"The second store holds another {key}: it belongs to something else, or was changed. Use an empty"
                 " bucket or prefix.",

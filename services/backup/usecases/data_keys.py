@@ -39,6 +39,10 @@ class DataKeys:
         """Whether data is encrypted at all: it is when there is a recipient."""
         return bool(self._recipients)
 
+    def at(self, store: ObjectStore) -> DataKeys:
+        """The data keys of a copy of the repository, for the same recipients."""
+        return DataKeys(store, self._recipients, self._dice)
+
     async def create(self, cluster_id: str, purpose: str) -> DataKey:
         """A new key, wrapped, stored, read back and opened again: who could not restore does not back up.
 
@@ -142,8 +146,8 @@ class DataKeys:
         versions = await self._versions(key_id)
         if not versions:
             raise errors.BackupDamaged(
-                f"The data key {key_id} is not in the store: bring its objects below `{layout.key_versions(key_id)}` back"
-                " from another store's copy, or take a backup that is sealed under another key.",
+                f"The data key {key_id} is not in the store: bring the objects below `{layout.key_versions(key_id)}`"
+                " back from another store's copy, or take a backup that is sealed under another key.",
                 metadata={"key_id": key_id},
             )
         newest, number = max(versions, key=lambda each: each[1])

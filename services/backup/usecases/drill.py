@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from llm_schema_registry import errors
-from llm_schema_registry.objects.store import ObjectNotFound
+from llm_schema_registry.objects.store import ObjectDamaged, ObjectNotFound, ObjectTooLarge
 from services.backup.domain import layout
 from services.backup.domain.model import Level, Place
 from services.backup.domain.operation import OperationKind, Subject
@@ -95,7 +95,7 @@ class Drill:
             return _read(json.loads(content))
         except ObjectNotFound:
             raise errors.OperationNotFound(f"the record of the drill {key} is gone") from None
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, ObjectDamaged, ObjectTooLarge):
             raise errors.BackupDamaged(f"{key} cannot be read", metadata={"key": key}) from None
 
     async def newest(self) -> DrillRecord | None:

@@ -6,11 +6,13 @@ cannot both write it.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
 from llm_schema_registry import errors
+from llm_schema_registry.objects.finishing import to_the_end
 from llm_schema_registry.objects.store import ObjectExists, ObjectNotFound
 from services.backup.domain import ids, layout
 from services.backup.domain.documents import DocumentInvalid, decode_signed, encode_signed
@@ -20,6 +22,7 @@ from services.backup.usecases.repository import Repository
 KIND = "restore"
 RESTORES_MAX = 100
 """Newest ones that are shown."""
+PUT_SECONDS = 60.0
 
 
 class Journal:
@@ -27,21 +30,33 @@ class Journal:
 
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
+        self._known: dict[str, Restore] = {}
 
     async def write(self, restore: Restore, **changes: Any) -> Restore:
         """Appends an entry that says what changed, and returns the restore as it stands.
 
-        Raises errors.LeaseLost when another process wrote an entry meanwhile.
+        Raises errors.LeaseLost when another process wrote an entry meanwhile. A caller that is cancelled wrote it, or
+        not: `get` tells.
         """
         changed = replace(restore, **changes, number=restore.number + 1)
         content = encode_signed(KIND, to_document(changed), self._repository.signer)
         await self._repository.failpoints.reached(f"journal.{changed.state.value}")
         try:
-            await self._repository.store.put(layout.restore_entry(changed.id, changed.number), content, if_absent=True)
+            # A write that went on by itself could follow what its caller wrote next.
+            await to_the_end(self._put(layout.restore_entry(changed.id, changed.number), content))
         except ObjectExists:
             raise errors.LeaseLost(f"Another process works on restore {restore.id}: this one stopped.") from None
         await self._repository.failpoints.reached(f"journaled.{changed.state.value}")
         return changed
+
+    async def _put(self, key: str, content: bytes) -> None:
+        try:
+            async with asyncio.timeout(PUT_SECONDS):
+                await self._repository.store.put(key, content, if_absent=True)
+        except TimeoutError:
+            raise errors.ObjectStoreUnavailable(
+                f"The object store did not take {key} within {PUT_SECONDS:g} seconds: repeat.", retry_seconds=10
+            ) from None
 
     async def get(self, restore_id: str) -> Restore:
         """A restore as it stands. Raises errors.RestoreNotFound, errors.BackupDamaged."""
@@ -57,9 +72,14 @@ class Journal:
         return await self._read(restore_id, max(numbers))
 
     async def list(self) -> Sequence[Restore]:
-        """The newest restores, newest first; at most RESTORES_MAX."""
+        """The newest restores, newest first; at most RESTORES_MAX. An entry is never changed, so it is read once."""
         newest = await self._newest()
-        return [await self._read(name, newest[name]) for name in sorted(newest, reverse=True)[:RESTORES_MAX]]
+        found: dict[str, Restore] = {}
+        for name in sorted(newest, reverse=True)[:RESTORES_MAX]:
+            known = self._known.get(name)
+            found[name] = known if known and known.number == newest[name] else await self._read(name, newest[name])
+        self._known = found
+        return [*found.values()]
 
     async def ids(self) -> Collection[str]:
         """Ids of all restores there ever were."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -15,7 +16,7 @@ from services.backup.domain import layout
 from services.backup.domain.model import Kind, Level
 from services.backup.domain.operation import OperationKind, Subject
 from services.backup.domain.restore import RestoreState
-from services.backup.domain.schedules import Schedule, due
+from services.backup.domain.schedules import Schedule, due, last_committed
 from services.backup.ports import Election
 from services.backup.usecases.catalog import Entry, Listing
 from services.backup.usecases.copying import Copying
@@ -23,7 +24,7 @@ from services.backup.usecases.drill import Drill
 from services.backup.usecases.make_backup import MakeBackup, Wanted
 from services.backup.usecases.operations import Operations
 from services.backup.usecases.prune import Prune
-from services.backup.usecases.repository import SCHEDULING, Repository
+from services.backup.usecases.repository import RESTORING, SCHEDULING, Repository
 from services.backup.usecases.swap import Swap
 from services.backup.usecases.verify import Verify
 
@@ -51,18 +52,23 @@ class Plans:
 
 @dataclass(slots=True)
 class _Chore:
-    """Something that is done every so often, and less often while it fails."""
+    """Something that is done every so often, and less often while it fails.
+
+    Those of one lane come one after the other; lanes go side by side, so that a restore that is tried for minutes, or
+    a copy over a slow line, does not make a backup late.
+    """
 
     name: str
     work: Callable[[], Awaitable[None]]
     every_seconds: float
+    lane: str = "backups"
     next_time: float = 0.0
     failures: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Hands:
-    """The use cases that do the work. copying: None without a second store."""
+    """The use cases that do the work. copying, prune_copy: of the second store; None without one."""
 
     operations: Operations
     make: MakeBackup
@@ -71,6 +77,7 @@ class Hands:
     prune: Prune
     swap: Swap
     copying: Copying | None
+    prune_copy: Prune | None = None
 
 
 @dataclass(slots=True)
@@ -90,17 +97,20 @@ class Keeping:
         self._plans = plans
         self._report = report
         self.state = KeepingState()
+        self._put_off: dict[str, float] = {}
         scheduled = [
             _Chore("backups", self.make_due, 0),
-            _Chore("verification", self.verify_due, 60),
-            _Chore("drill", self.drill_due, 60),
+            _Chore("verification", self.verify_due, 60, "trials"),
+            _Chore("drill", self.drill_due, 60, "trials"),
             _Chore("retention", self.prune, HOUR_SECONDS),
+            _Chore("retention of the second store", self.prune_copy, HOUR_SECONDS, "copies"),
         ]
         self._chores = [
-            _Chore("unfinished restores", self.end_unfinished, 0),
+            _Chore("unfinished restores", self.end_unfinished, 0, "restores"),
             *(scheduled if plans.enabled else []),
-            _Chore("second store", self.copy, 10),
-            _Chore("replaced databases", self.release, 300),
+            _Chore("second store", self.copy, 10, "copies"),
+            _Chore("replaced databases", self.release, 300, "restores"),
+            _Chore("left-over databases", self.sweep, HOUR_SECONDS, "trials"),
             _Chore("records of operations", self.forget, HOUR_SECONDS),
         ]
 
@@ -110,23 +120,40 @@ class Keeping:
 
     async def run(self, election: Election) -> None:
         """Does what is due, for ever, whenever this process can have the office."""
+        told = ""
         while True:
+            problem = ""
             try:
                 async with election.held(SCHEDULING) as elected:
                     if elected:
                         async with self._repository.leases.held(SCHEDULING):
                             await self._lead()
+            except errors.OperationRunning:
+                pass
             except errors.Error as error:
-                if not isinstance(error, errors.OperationRunning):
-                    self._report("schedules stand still", message=error.message)
+                problem = error.message
+            except Exception as defect:  # noqa: BLE001 - the edge of a task that must not end: nobody would notice
+                problem = "the schedules failed by a defect, which the log has"
+                self._report("schedules failed by a defect", exc_info=defect)
             finally:
-                self.state.leading = False
+                # Whoever leads now finds out anew what fails.
+                self.state.leading, self.state.problems = False, {}
+            if problem and problem != told:
+                self._report("schedules stand still", message=problem)
+            told = problem
             await asyncio.sleep(ROUND_SECONDS)
 
     async def _lead(self) -> None:
+        """Does the chores of all lanes until the office is lost, or a lane ends by a defect."""
         self.state.leading = True
+        lanes = sorted({chore.lane for chore in self._chores})
+        async with asyncio.TaskGroup() as group:
+            for lane in lanes:
+                group.create_task(self._go_on([each for each in self._chores if each.lane == lane]), name=lane)
+
+    async def _go_on(self, chores: Sequence[_Chore]) -> None:
         while True:
-            for chore in self._chores:
+            for chore in chores:
                 if self._repository.clock.monotonic() >= chore.next_time:
                     await self._do(chore)
             await asyncio.sleep(ROUND_SECONDS)
@@ -135,18 +162,23 @@ class Keeping:
         """Does a chore, and notes when to do it again."""
         try:
             await chore.work()
-        except errors.LeaseLost:
-            raise
         except errors.Error as failed:
-            chore.failures += 1
-            if self.state.problems.get(chore.name) != failed.message:
-                self._report("chore failed", chore=chore.name, reason=failed.reason, message=failed.message)
-            self.state.problems[chore.name] = failed.message
-            wait = min(RETRY_SECONDS_MAX, RETRY_SECONDS * 2 ** min(chore.failures - 1, 10))
+            wait = self._failed(chore, failed)
+        except Exception as defect:  # noqa: BLE001 - a defect of one chore must not end the others
+            self._report("chore failed by a defect", chore=chore.name, exc_info=defect)
+            wait = self._failed(chore, errors.Internal("it failed by a defect, which the log has"))
         else:
             chore.failures, wait = 0, chore.every_seconds
             self.state.problems.pop(chore.name, None)
         chore.next_time = self._repository.clock.monotonic() + wait
+
+    def _failed(self, chore: _Chore, failed: errors.Error) -> float:
+        """Seconds to wait after a failure of a chore, which is told once."""
+        chore.failures += 1
+        if self.state.problems.get(chore.name) != failed.message:
+            self._report("chore failed", chore=chore.name, reason=failed.reason, message=failed.message)
+        self.state.problems[chore.name] = failed.message
+        return min(RETRY_SECONDS_MAX, RETRY_SECONDS * 2.0 ** min(chore.failures - 1, 10))
 
     # Chores
 
@@ -159,41 +191,60 @@ class Keeping:
             await self._ended(kind, lambda running, name=restore_id: self._hands.swap.go_on(name, running))
 
     async def make_due(self) -> None:
-        """Makes the backups whose moments have come."""
-        store, now = self._repository.store, self._repository.clock.now()
+        """Makes the backups whose moments have come. One that fails does not keep the others from being made."""
+        now = self._repository.clock.now()
         listing = await self._repository.catalog.listing()
-        first_seen = await _first_seen(store)
+        first_seen = await _first_seen(self._repository.store)
+        failure: errors.Error | None = None
         for schedule in self._plans.schedules:
-            slots = [
-                entry.manifest.slot
-                for entry in listing.entries
-                if entry.manifest.kind is schedule.kind and entry.manifest.slot is not None
-            ]
-            # A repository without any backup gets its first one now, not at the next moment.
-            since = datetime.min.replace(tzinfo=UTC) if schedule.kind is Kind.DAILY else first_seen
-            slot = due(schedule, max(slots, default=None), now, since)
-            if slot is not None:
-                wanted = Wanted(schedule.kind, slot)
+            of_kind = [entry for entry in listing.entries if entry.manifest.kind is schedule.kind]
+            last = last_committed([entry.manifest.slot for entry in of_kind if entry.manifest.slot], now)
+            # A repository without a backup gets its first one now, not at the next moment.
+            at_once = schedule.kind is Kind.DAILY or (schedule is self._plans.schedules[0] and not self._daily)
+            since = datetime.min.replace(tzinfo=UTC) if at_once else first_seen
+            slot = due(schedule, last, now, since)
+            if slot is None:
+                continue
+            wanted = Wanted(schedule.kind, slot)
+            try:
                 await self._ended(
                     OperationKind.BACKUP, lambda running, wanted=wanted: self._hands.make.run(wanted, running)
                 )
+            except errors.Error as failed:
+                failure = failure or failed
+        if failure is not None:
+            raise failure
+
+    @property
+    def _daily(self) -> bool:
+        return any(schedule.kind is Kind.DAILY for schedule in self._plans.schedules)
 
     async def verify_due(self) -> None:
-        """Verifies one backup that is due, the most important one first."""
-        listing = await self._repository.catalog.listing()
-        found = self.next_verification(listing)
-        if found is not None:
-            backup_id, level = found
-            await self._ended(OperationKind.VERIFY, lambda running: self._hands.verify.run(backup_id, level, running))
+        """Verifies one backup that is due, the most important one first.
 
-    def next_verification(self, listing: Listing) -> tuple[str, Level] | None:
+        One that cannot be verified, for want of a key or a database, is put off for a while, so that others are.
+        """
+        listing = await self._repository.catalog.listing()
+        now = self._repository.clock.monotonic()
+        self._put_off = {name: until for name, until in self._put_off.items() if until > now}
+        found = self.next_verification(listing, frozenset(self._put_off))
+        if found is None:
+            return
+        backup_id, level = found
+        try:
+            await self._ended(OperationKind.VERIFY, lambda running: self._hands.verify.run(backup_id, level, running))
+        except errors.Error:
+            self._put_off[backup_id] = now + HOUR_SECONDS
+            raise
+
+    def next_verification(self, listing: Listing, put_off: frozenset[str] = frozenset()) -> tuple[str, Level] | None:
         """Which backup to verify next, and how far; None when all is done.
 
         Daily and monthly ones to V3; the newest daily one, restored, to V4; of the rest so many that each is read once
         within a day; after a week all of them again: bytes rot.
         """
         now = self._repository.clock.now()
-        entries = [entry for entry in listing.entries if not entry.buried]
+        entries = [entry for entry in listing.entries if not entry.buried and entry.id not in put_off]
         durable = [entry for entry in entries if entry.manifest.kind in {Kind.DAILY, Kind.MONTHLY}]
         for entry in durable:
             if not _checked(entry, Level.V3):
@@ -224,8 +275,12 @@ class Keeping:
 
     async def copy(self) -> None:
         """Brings the second store up to date."""
-        if self._hands.copying is not None:
-            await self._hands.copying.round()
+        copying = self._hands.copying
+        if copying is None:
+            return
+        await copying.round()
+        if copying.state.problem:
+            raise errors.ObjectStoreUnavailable(f"The second store is behind: {copying.state.problem}")
 
     async def prune(self) -> None:
         """Deletes what is no longer kept."""
@@ -234,6 +289,18 @@ class Keeping:
             self._report("retention deletes nothing", message=pruned.plan.blocked)
         elif pruned.buried or pruned.deleted or pruned.segments:
             self._report("retention", buried=pruned.buried, deleted=pruned.deleted, segments=pruned.segments)
+
+    async def prune_copy(self) -> None:
+        """Deletes in the second store what the first no longer has and no rule keeps."""
+        if self._hands.prune_copy is not None:
+            await self._hands.prune_copy.apply()
+
+    async def sweep(self) -> None:
+        """Drops scratch databases that a process left behind, unless a restore runs."""
+        with suppress(errors.OperationRunning):
+            async with self._repository.leases.held(RESTORING):
+                for name in await self._hands.swap.prepare.sweep():
+                    self._report("left-over database dropped", name=name)
 
     async def release(self) -> None:
         """Drops replaced databases whose time is over."""
@@ -254,8 +321,8 @@ class Keeping:
 
 
 def _checked(entry: Entry, level: Level) -> datetime | None:
-    """When the backup was last verified to a level or beyond, whatever came of it."""
-    return max((each.time for each in entry.evidence if each.level >= level), default=None)
+    """When the backup was last verified to a level or beyond, or found damaged at any."""
+    return max((each.time for each in entry.evidence if each.level >= level or not each.passed), default=None)
 
 
 async def _first_seen(store: ObjectStore) -> datetime:

@@ -13,7 +13,7 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any
 
@@ -122,8 +122,8 @@ class Lease:
             if self._lost:
                 return
             self._lost = True
-            now = await self._place.store.now()
-            freed = Held("", self._held.generation, now - timedelta(seconds=1))
+            # Long ago: free also when the store's clock goes back.
+            freed = Held("", self._held.generation, datetime.fromtimestamp(0, UTC))
             await self._place.store.put(self._place.key, freed.encode(), if_match=self._etag)
 
     def _left(self) -> float:
@@ -221,45 +221,47 @@ class Leases:
         self._times = times or LeaseTimes()
 
     @asynccontextmanager
-    async def held(self, office: str, *, patience_seconds: float = 0) -> AsyncIterator[Lease]:
+    async def held(
+        self, office: str, *, patience_seconds: float = 0, times: LeaseTimes | None = None
+    ) -> AsyncIterator[Lease]:
         """The office, for the block. Raises errors.OperationRunning, naming the holder, while another has it.
 
         patience_seconds: how long to wait for it before that. Losing it cancels the block, which ends with
-        errors.LeaseLost then.
+        errors.LeaseLost then. times: other than the usual ones; the same for all who want the office.
         """
-        lease = await self._wait_for(office, patience_seconds)
+        times = times or self._times
+        lease = await self._wait_for(self._place(office, times), office, patience_seconds)
         try:
             async with _Guard(lease, office):
                 yield lease
         finally:
             # What cannot be given back expires by itself.
             with suppress(errors.Error, ObjectChanged, ObjectNotFound, TimeoutError):
-                async with asyncio.timeout(self._times.renew):
+                async with asyncio.timeout(times.renew):
                     await lease.release()
 
     async def holder(self, office: str) -> Held | None:
         """Who holds an office now; None when nobody does."""
-        found = await self._place(office).read()
+        found = await self._place(office, self._times).read()
         return found[0] if found is not None and found[0].expires > await self._store.now() else None
 
-    def _place(self, office: str) -> _Place:
-        return _Place(self._store, self._clock, self._times, layout.lease(office))
+    def _place(self, office: str, times: LeaseTimes) -> _Place:
+        return _Place(self._store, self._clock, times, layout.lease(office))
 
-    async def _wait_for(self, office: str, patience_seconds: float) -> Lease:
+    async def _wait_for(self, place: _Place, office: str, patience_seconds: float) -> Lease:
         ends = self._clock.monotonic() + patience_seconds
         while True:
             try:
-                return await self._take(office)
+                return await self._take(place, office)
             except errors.OperationRunning:
                 if self._clock.monotonic() >= ends:
                     raise
             await asyncio.sleep(ASK_SECONDS)
 
-    async def _take(self, office: str) -> Lease:
-        place = self._place(office)
+    async def _take(self, place: _Place, office: str) -> Lease:
         for _ in range(TAKE_ATTEMPTS_MAX):
             now = await self._store.now()
-            expires = now + timedelta(seconds=self._times.lease)
+            expires = now + timedelta(seconds=place.times.lease)
             found = await place.read()
             try:
                 if found is None:
@@ -267,7 +269,8 @@ class Leases:
                     stored = await self._store.put(place.key, held.encode(), if_absent=True)
                 else:
                     known, there = found
-                    if known.expires > now:
+                    # One that lasts longer than any does was written before the store's clock went back.
+                    if now < known.expires <= now + timedelta(seconds=2 * place.times.lease):
                         raise _taken(office, known, now)
                     held = Held(self._owner, known.generation + 1, expires)
                     stored = await self._store.put(place.key, held.encode(), if_match=there.etag)

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from llm_schema_registry import errors
+from llm_schema_registry.objects.finishing import to_the_end
 from llm_schema_registry.objects.store import Lock, ObjectExists, Placement
-from services.backup.domain import layout, manifest
+from services.backup.domain import ids, layout, manifest
 from services.backup.domain.compression import Compression
-from services.backup.domain.model import DatabaseFacts, EncryptionRecord, Kind, Level, Manifest
+from services.backup.domain.model import DatabaseFacts, EncryptionRecord, Kind, Level, Manifest, Verification
 from services.backup.domain.operation import OperationKind, Subject
 from services.backup.domain.sealing import ALGORITHM, CHUNK_BYTES, DataKey
 from services.backup.ports import Snapshot, Source
+from services.backup.usecases.catalog import Listing
 from services.backup.usecases.leases import PATIENCE_SECONDS, Lease
 from services.backup.usecases.operations import Running
 from services.backup.usecases.remove import remove_backup
@@ -27,6 +29,7 @@ DUMP_FORMAT = "pgc/1"
 DUMP_BYTES_MIN = 1024
 """An archive of pg_dump with the registry's tables in it is never smaller."""
 CLEANING_SECONDS = 30.0
+SKEW_SECONDS_MAX = 60.0
 DURABLE = frozenset({Kind.DAILY, Kind.MONTHLY})
 """Kinds that are kept for more than the thirty days that the cheaper storage class bills at least."""
 
@@ -57,6 +60,16 @@ class BackupRules:
     shrink_max: float = 0.5
 
 
+@dataclass(slots=True)
+class _Attempt:
+    """One backup on its way. key: what it is sealed under, once that was made."""
+
+    backup_id: str
+    wanted: Wanted
+    lease: Lease
+    key: DataKey | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class _Taken:
     """What came of a snapshot."""
@@ -78,58 +91,61 @@ class MakeBackup:
         self._rules = rules
 
     async def run(self, wanted: Wanted, running: Running) -> Subject:
-        """Makes the backup, verifies it to V2, and returns its id.
+        """Makes the backup, verified to V2 before it counts, and returns its id.
 
-        Atomic: whatever ends it early, no manifest was written, and what was stored is removed as far as the store can
-        be reached (what is left over is swept later). Raises what its steps raise: errors.DatabaseUnavailable,
+        Atomic: whatever ends it early leaves no backup, and what was stored is removed as far as the store can be
+        reached; what is left over is swept later. When the store stops answering in the very commit there may be a
+        backup all the same, and a whole one. Raises what its steps raise: errors.DatabaseUnavailable,
         DatabaseUnfit, ToolMismatch, WrongCluster, KeyUnavailable, OperationRunning, LeaseLost, BackupFailed,
         BackupDamaged, ObjectStoreUnavailable, ObjectStoreDenied.
         """
         repository = self._repository
         async with repository.leases.held(WRITING, patience_seconds=PATIENCE_SECONDS) as lease:
-            if wanted.slot is not None and (done := await self._made(wanted)):
+            listing = await repository.catalog.listing()
+            if wanted.slot is not None and (done := _made(listing, wanted)):
                 return Subject("backup", done)
-            backup_id = repository.new_id()
-            running.about(Subject("backup", backup_id))
+            attempt = _Attempt(self._new_id(listing), wanted, lease)
+            running.about(Subject("backup", attempt.backup_id))
             try:
-                await self._make(backup_id, wanted, lease, running)
+                await self._make(attempt, running)
             except BaseException:
-                await asyncio.shield(self._remove(backup_id))
+                await to_the_end(self._remove(attempt))
                 raise
-        return Subject("backup", backup_id)
+        return Subject("backup", attempt.backup_id)
 
-    async def _made(self, wanted: Wanted) -> str | None:
-        """The backup of this slot, when another process was faster."""
-        listing = await self._repository.catalog.listing()
-        same = (
-            entry.id
-            for entry in listing.entries
-            if entry.manifest.kind is wanted.kind and entry.manifest.slot == wanted.slot and not entry.buried
-        )
-        return next(same, None)
+    def _new_id(self, listing: Listing) -> str:
+        """An id after all others, also when the clock went back since the newest one was made."""
+        repository = self._repository
+        found = repository.new_id()
+        newest = max((entry.id for entry in listing.entries), default="")
+        if found > newest:
+            return found
+        return ids.new_id(ids.time_of(newest) + timedelta(milliseconds=1), repository.dice(ids.RANDOM_BYTES))
 
-    async def _make(self, backup_id: str, wanted: Wanted, lease: Lease, running: Running) -> None:
-        repository, clock = self._repository, self._repository.clock
+    async def _make(self, attempt: _Attempt, running: Running) -> None:
+        repository, clock, backup_id = self._repository, self._repository.clock, attempt.backup_id
         began = clock.now()
         async with running.step("check"):
+            await self._require_clock()
             head = await self._source.head()
             await repository.bind(head.cluster_id)
-            keys = repository.keys
-            key = await keys.create(head.cluster_id, f"backup/{backup_id}") if keys.enabled else None
+            if repository.keys.enabled:
+                attempt.key = await repository.keys.create(head.cluster_id, f"backup/{backup_id}")
             await repository.failpoints.reached("backup.checked")
-        taken = await self._take(backup_id, wanted, key, running)
-        async with running.step("commit") as say:
+        taken = await self._take(attempt, running)
+        async with running.step("verify") as say:
             listing = await repository.catalog.listing()
             before = listing.entries[0] if listing.entries else None
-            self._require_plausible(wanted, taken, before.manifest if before else None)
+            self._require_plausible(attempt.wanted, taken, before.manifest if before else None)
+            key = attempt.key
             made = Manifest(
                 id=backup_id,
                 cluster_id=taken.facts.head.cluster_id,
-                kind=wanted.kind,
-                slot=wanted.slot,
+                kind=attempt.wanted.kind,
+                slot=attempt.wanted.slot,
                 start_time=began,
                 end_time=clock.now(),
-                lease_generation=lease.generation,
+                lease_generation=attempt.lease.generation,
                 previous_sha256=before.sha256 if before else None,
                 code_version=self._rules.code_version,
                 dump_version=taken.dump_version,
@@ -141,21 +157,35 @@ class MakeBackup:
                 facts=taken.facts,
                 objects=taken.dump.objects,
             )
-            await self._commit(made, wanted, lease)
-            say(f"{backup_id} at {made.place}, {made.stored_bytes} bytes stored of {made.dump_bytes}")
-        async with running.step("verify") as say:
-            verification = await self._verify.verify(backup_id, Level.V2, running)
-            if not verification.passed:
-                raise errors.BackupDamaged(
-                    f"Backup {backup_id} is damaged already: {verification.problems[0]}",
-                    metadata={"backup_id": backup_id},
-                )
+            verified = clock.monotonic()
+            await self._verify.require_whole(made)
+            verification = Verification(backup_id, Level.V2, clock.now(), (), clock.monotonic() - verified)
             say("the store has what was written, and the keys of a restore open it")
+        async with running.step("commit") as say:
+            await self._commit(made, attempt)
+            # A record that cannot be written now is made by the next verification.
+            with suppress(errors.Error):
+                await repository.catalog.record(verification)
+                await repository.catalog.write()
+            say(f"{backup_id} at {made.place}, {made.stored_bytes} bytes stored of {made.dump_bytes}")
 
-    async def _take(self, backup_id: str, wanted: Wanted, key: DataKey | None, running: Running) -> _Taken:
+    async def _require_clock(self) -> None:
+        """Raises BackupFailed when this machine's clock and the store's differ: retention goes by the times of backups.
+
+        Source: pgBackRest's ClockError; RequestTimeTooSkewed of S3, which comes at 15 minutes.
+        """
+        ahead = (self._repository.clock.now() - await self._repository.store.now()).total_seconds()
+        if abs(ahead) > SKEW_SECONDS_MAX:
+            raise errors.BackupFailed(
+                f"The clock of this machine is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} the object"
+                " store's: a backup would be kept and deleted by a wrong time. Set this machine's clock (NTP).",
+                metadata={"ahead_seconds": round(ahead)},
+            )
+
+    async def _take(self, attempt: _Attempt, running: Running) -> _Taken:
         """Reads the facts and stores the dump, both of one snapshot, side by side."""
         repository = self._repository
-        wrapping = self._wrapping(wanted.kind, key)
+        wrapping = self._wrapping(attempt.wanted.kind, attempt.key)
 
         def tell(dump_bytes: int, objects: int) -> None:
             running.tell(bytes_done=dump_bytes, parts_done=objects)
@@ -163,7 +193,7 @@ class MakeBackup:
         async def store(snapshot: Snapshot) -> StoredDump:
             dumps = DumpStore(repository.store, repository.dice, repository.failpoints)
             async with aclosing(snapshot.dump()) as dump:
-                return await dumps.save(backup_id, dump, wrapping, tell)
+                return await dumps.save(attempt.backup_id, dump, wrapping, tell)
 
         async with running.step("dump") as say, self._source.snapshot() as snapshot:
             await repository.failpoints.reached("backup.snapshot_open")
@@ -196,29 +226,40 @@ class MakeBackup:
                 metadata={"versions": now, "versions_before": then, "backup_id": before.id},
             )
 
-    async def _commit(self, made: Manifest, wanted: Wanted, lease: Lease) -> None:
-        """Writes the manifest while this process holds the office, and takes it back when that is no longer so."""
+    async def _commit(self, made: Manifest, attempt: _Attempt) -> None:
+        """Writes the manifest while this process holds the office. Raises LeaseLost when that is no longer so.
+
+        The caller takes back what was written then.
+        """
         repository = self._repository
-        await self._verify.require_stored(made)
         content = manifest.encode(made, repository.signer)
-        if wanted.pinned or wanted.kind is Kind.SAFETY:
+        if attempt.wanted.pinned or attempt.wanted.kind is Kind.SAFETY:
             # Before the manifest: a backup that is to be pinned is never without.
             with suppress(ObjectExists):
                 await repository.store.put(layout.pin(made.id), b"", if_absent=True)
         await repository.failpoints.reached("backup.before_commit")
-        await lease.require()
-        key = layout.manifest(made.id)
+        await attempt.lease.require()
         placement = self._wrapping(made.kind, None).placement
-        await repository.store.put(key, content, if_absent=True, placement=Placement("STANDARD", placement.lock))
+        await repository.store.put(
+            layout.manifest(made.id), content, if_absent=True, placement=Placement("STANDARD", placement.lock)
+        )
         await repository.failpoints.reached("backup.committed")
         # A process that slept between the two lines above may have written what nobody expected any more.
-        await lease.require()
-        with suppress(errors.Error):
-            await repository.catalog.write()
+        await attempt.lease.require()
 
-    async def _remove(self, backup_id: str) -> None:
+    async def _remove(self, attempt: _Attempt) -> None:
         """Removes what a failed run stored, the manifest first. What cannot be removed now is swept later."""
-        repository = self._repository
+        key_ids = (attempt.key.id,) if attempt.key else ()
         with suppress(errors.Error, TimeoutError):
             async with asyncio.timeout(CLEANING_SECONDS):
-                await remove_backup(repository, backup_id)
+                await remove_backup(self._repository, attempt.backup_id, key_ids)
+
+
+def _made(listing: Listing, wanted: Wanted) -> str | None:
+    """The backup of this slot, when another process was faster."""
+    same = (
+        entry.id
+        for entry in listing.entries
+        if entry.manifest.kind is wanted.kind and entry.manifest.slot == wanted.slot and not entry.buried
+    )
+    return next(same, None)

@@ -71,6 +71,7 @@ class Running:
         self.operation = operation
         self.changed = asyncio.Event()
         self.ended = asyncio.Event()
+        self.made: Subject | None = None
         self.point_of_no_return = False
         self._clock = clock
         self._step_began = clock.monotonic()
@@ -136,7 +137,7 @@ class _Task:
     """An operation of this process. work: what it does; alone this is ever cancelled, and once. end: what follows."""
 
     running: Running
-    work: asyncio.Task[Subject]
+    work: asyncio.Task[None]
     end: asyncio.Task[None]
 
 
@@ -219,12 +220,23 @@ class Operations:
     def _start(self, operation: Operation, work: Work) -> None:
         running = Running(operation, self._clock)
 
-        async def worked() -> Subject:
-            return await work(running)
+        async def worked() -> None:
+            running.made = await work(running)
 
         doing = asyncio.create_task(worked(), name=operation.name)
         end = asyncio.create_task(self._run(running, doing), name=f"end of {operation.name}")
         self._tasks[operation.name] = _Task(running, doing, end)
+
+    async def find(self, kind: OperationKind, request_id: str) -> Operation | None:
+        """The operation that was begun with a request id, by any replica; None when there is none.
+
+        A call that checks what it is asked for looks here first: a repeat is answered however things stand by now.
+        """
+        if not request_id:
+            return None
+        with suppress(errors.OperationNotFound):
+            return await self.get(self._name(kind, request_id))
+        return None
 
     async def wait(self, name: str) -> Operation:
         """The operation of this process, once it has ended."""
@@ -342,7 +354,7 @@ class Operations:
 
     # One operation
 
-    async def _run(self, running: Running, work: asyncio.Task[Subject]) -> None:
+    async def _run(self, running: Running, work: asyncio.Task[None]) -> None:
         """Waits for the end of the work and records it. Nothing that happens to the work ends this early."""
         name = running.operation.name
         self._report("operation begins", operation=name)
@@ -361,12 +373,13 @@ class Operations:
                 return
             await asyncio.sleep(RECORD_SECONDS)
 
-    def _end(self, running: Running, work: asyncio.Task[Subject]) -> None:
+    def _end(self, running: Running, work: asyncio.Task[None]) -> None:
         """Says how the work ended, to all who ask here."""
         name = running.operation.name
         failure = work.exception() if work.done() and not work.cancelled() else None
-        if work.done() and not work.cancelled() and failure is None:
-            running.end(subject=work.result())
+        if running.made is not None:
+            # Also when it was cancelled in its last moment: nothing was undone then.
+            running.end(subject=running.made)
         elif isinstance(failure, errors.Error):
             running.end(error=_failed(failure))
         elif failure is not None:

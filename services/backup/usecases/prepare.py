@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from llm_schema_registry import errors
+from llm_schema_registry.objects.finishing import to_the_end
 from services.backup.domain import ids
 from services.backup.domain.forks import LineUnknown, known_lines, shared_position
+from services.backup.domain.layout import SegmentKey
 from services.backup.domain.model import Epoch, Head, Level, Place, StoredChange
 from services.backup.domain.operation import OperationKind, Subject
 from services.backup.domain.restore import LossWindow, Restore, RestoreState
@@ -28,21 +29,36 @@ from services.backup.usecases.verify import differences
 
 PAGE = 1000
 PAGE_BYTES = 8 * 1024 * 1024
-TAIL_ROUNDS_MAX = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """All that is known of the history: backups, archive, and the live database when it can be read."""
+    """All that is known of the history: backups, archive, and the live database when it can be read.
+
+    stranger: where a database stands that has the live name and holds another registry. unreadable: why the one that
+    has the live name cannot be read; empty when it can, or when there is none.
+    """
 
     listing: Listing
     heartbeat: Heartbeat | None
     live: Head | None
     epochs: tuple[Epoch, ...]
+    stranger: Head | None = None
+    unreadable: str = ""
 
     @property
     def lines(self) -> dict[int, Epoch]:
         return {line.id: line for line in self.epochs}
+
+    def require_own(self) -> None:
+        """Raises errors.WrongCluster when another registry lives under the live name. A new, empty one may be replaced:
+        the registry makes it by itself when its database is gone."""
+        if self.stranger is not None and self.stranger.position > 0:
+            raise errors.WrongCluster(
+                f"Another registry lives here, {self.stranger.cluster_id}, with {self.stranger.position} changes:"
+                " restore onto this registry's own server, or under another database name.",
+                metadata={"database_cluster_id": self.stranger.cluster_id},
+            )
 
     def without_live(self) -> Survey:
         """What would be known if the database were gone."""
@@ -84,32 +100,59 @@ class Prepare:
 
     # What can be reached
 
-    async def survey(self) -> Survey:
-        """What is known now. Raises errors.ObjectStoreUnavailable, errors.BackupDamaged when histories contradict."""
+    async def survey(self, *, to_swap: bool = False) -> Survey:
+        """What is known now. Raises errors.ObjectStoreUnavailable, errors.BackupDamaged when histories contradict.
+
+        to_swap: a live database that does not answer just now counts as one that is gone otherwise, but who puts it
+        aside must know what it holds: raises errors.DatabaseUnavailable.
+        """
         listing = await self._repository.catalog.listing()
         beat = await self.archive.heartbeat()
-        live = await self.live_head()
+        live, unreadable = await self._look(to_swap=to_swap)
         cluster = await self._repository.cluster_id()
-        if live is not None and cluster is not None and live.cluster_id != cluster:
-            live = None  # A fresh database, or another registry's: nothing of this history.
+        stranger = live if live is not None and cluster is not None and live.cluster_id != cluster else None
+        live = None if stranger is not None else live
+        return Survey(listing, beat, live, await self._lines(listing, beat, live), stranger, unreadable)
+
+    async def _lines(self, listing: Listing, beat: Heartbeat | None, live: Head | None) -> tuple[Epoch, ...]:
+        """All lines of history, by number. Raises errors.BackupDamaged when two tell differently of one."""
+        journaled = [restore.line for restore in await self._journal.list()]
+        sources = [
+            *(entry.manifest.facts.head.epochs for entry in listing.entries),
+            beat.epochs if beat else (),
+            live.epochs if live else (),
+            [line for line in journaled if line is not None],
+        ]
         try:
-            lines = known_lines(
-                *(entry.manifest.facts.head.epochs for entry in listing.entries),
-                beat.epochs if beat else (),
-                live.epochs if live else (),
-            )
+            lines = known_lines(*sources)
+            # An abandoned line may have left its traces in the archive alone.
+            for epoch, newest in (await self._newest_segments()).items():
+                if epoch not in lines:
+                    lines = known_lines(lines.values(), (await self.archive.read(newest))[0].epochs)
         except ValueError as error:
             raise errors.BackupDamaged(f"The store and the database contradict each other: {error}.") from None
-        return Survey(listing, beat, live, tuple(lines[number] for number in sorted(lines)))
+        return tuple(lines[number] for number in sorted(lines))
+
+    async def _newest_segments(self) -> dict[int, SegmentKey]:
+        newest: dict[int, SegmentKey] = {}
+        async for key in self.archive.keys():
+            newest[key.epoch] = key
+        return newest
+
+    async def _look(self, *, to_swap: bool) -> tuple[Head | None, str]:
+        """Where the live database stands, and why that cannot be read. Both are empty when there is none."""
+        try:
+            if self._places.live not in await self._places.existing():
+                return None, ""
+            return await self._places.head(self._places.live), ""
+        except errors.Error as error:
+            if to_swap and not isinstance(error, errors.DatabaseUnfit):
+                raise
+            return None, error.message
 
     async def live_head(self) -> Head | None:
         """Where the live database stands; None when it cannot be read."""
-        try:
-            if self._places.live not in await self._places.existing():
-                return None
-            return await self._places.head(self._places.live)
-        except errors.Error:
-            return None
+        return (await self._look(to_swap=False))[0]
 
     async def way(self, target: Target, level: Level, survey: Survey) -> RestorePlan:
         """The way to the target. Raises errors.TargetUnreachable, which says what can be reached."""
@@ -150,6 +193,7 @@ class Prepare:
             began = repository.clock.monotonic()
             async with running.step("plan") as say:
                 survey = await self.survey()
+                survey.require_own()
                 way = await self.way(target, level, survey)
                 entry = survey.listing.entry(way.base.id)
                 assert entry is not None, "a plan begins with a backup of the listing"
@@ -164,19 +208,18 @@ class Prepare:
                 actor=running.operation.actor,
                 start_time=repository.clock.now(),
             )
-            restore = await self._journal.write(restore)
             try:
+                restore = await self._journal.write(restore)
                 restore = await self._fill(restore, entry, way, running)
+                await self._journal.write(
+                    restore,
+                    state=RestoreState.PREPARED,
+                    prepare_time=repository.clock.now(),
+                    prepare_seconds=repository.clock.monotonic() - began,
+                )
             except BaseException as failure:
-                await asyncio.shield(self._give_up(restore, failure))
+                await to_the_end(self._give_up(restore_id, failure))
                 raise
-            seconds = repository.clock.monotonic() - began
-            await self._journal.write(
-                restore,
-                state=RestoreState.PREPARED,
-                prepare_time=repository.clock.now(),
-                prepare_seconds=seconds,
-            )
         return Subject("restore", restore_id)
 
     async def _fill(self, restore: Restore, entry: Entry, way: RestorePlan, running: Running) -> Restore:
@@ -238,7 +281,7 @@ class Prepare:
                 check = await self._places.check(name)
                 head = await self._places.head(name)
         finally:
-            await asyncio.shield(self._scratch.drop(name))
+            await to_the_end(self._scratch.drop(name))
         return Rehearsed(head.place, time, tuple(check.problems))
 
     async def _replay(
@@ -269,7 +312,8 @@ class Prepare:
         cluster = await self._repository.cluster_id()
         if live is None or live.cluster_id != cluster or not follows(live, place):
             return place
-        return await self._places.replay(name, self.live_changes(place.position, live.position))
+        async with aclosing(self.live_changes(place.position, live.position)) as changes:
+            return await self._places.replay(name, changes)
 
     async def live_changes(self, after: int, end: int) -> AsyncGenerator[StoredChange, None]:
         """The live history's changes behind a position, up to another."""
@@ -283,19 +327,28 @@ class Prepare:
                 yield change
             after = page[-1].position
 
-    async def _give_up(self, restore: Restore, failure: BaseException) -> None:
-        """Drops what was begun and says so in the journal."""
-        await self._scratch.drop(restore.scratch)
-        problem = str(failure) if isinstance(failure, errors.Error) else "the preparation did not end"
-        # Where the journal cannot be written, the sweep finds a preparation that nobody works on.
+    async def _give_up(self, restore_id: str, failure: BaseException) -> None:
+        """Drops what was begun and says so in the journal. One that was prepared after all stays."""
+        # Where the store does not answer, the sweep finds a preparation that nobody works on.
         with suppress(errors.Error):
+            restore = await self._journal.get(restore_id)
+            if restore.state is not RestoreState.PREPARING:
+                return
+            await self._scratch.drop(restore.scratch)
+            problem = str(failure) if isinstance(failure, errors.Error) else "the preparation did not end"
             await self._journal.write(restore, state=RestoreState.FAILED, problem=problem)
 
-    async def sweep(self) -> list[str]:
-        """Drops scratch places that nobody works on, and returns their names. The caller holds the office of restores.
+    async def abandoned(self) -> list[Restore]:
+        """Preparations that have not ended, whether somebody works on them or not."""
+        return [restore for restore in await self._journal.list() if restore.state is RestoreState.PREPARING]
 
-        A replaced place is never dropped here: only a release does that.
+    async def sweep(self) -> list[str]:
+        """Ends preparations and drops scratch places that nobody works on, and returns the places' names.
+
+        The caller holds the office of restores. A replaced place is never dropped here: only a release does that.
         """
+        for restore in await self.abandoned():
+            await self._give_up(restore.id, errors.RestoreFailed("the process that prepared it is gone"))
         try:
             existing = await self._places.existing()
         except errors.Error:
@@ -306,13 +359,9 @@ class Prepare:
             if name == self._places.live or name != self._places.scratch(name[-ids.TOKEN_LENGTH :]):
                 continue
             owner = await self._journal.get(owners[name]) if name in owners else None
-            if owner is not None and owner.state is RestoreState.PREPARING:
-                await self._give_up(owner, errors.RestoreFailed("the process that prepared it is gone"))
-            elif owner is None or owner.state in _OVER:
+            if owner is None or owner.state in _OVER:
                 await self._scratch.drop(name)
-            else:
-                continue
-            dropped.append(name)
+                dropped.append(name)
         return dropped
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import Iterator, Mapping, Set
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
 from llm_schema_registry import errors
-from llm_schema_registry.objects.store import ObjectExists
-from services.backup.domain import layout, retention
+from llm_schema_registry.objects.store import Listed, ObjectExists
+from services.backup.domain import ids, layout, retention
 from services.backup.domain.forks import known_lines
 from services.backup.domain.model import Level
 from services.backup.domain.retention import Candidate, Plan, Policy
 from services.backup.usecases.archive import Archive
-from services.backup.usecases.catalog import Entry, Listing
+from services.backup.usecases.catalog import Catalog, Entry, Listing
 from services.backup.usecases.leases import PATIENCE_SECONDS, Lease
 from services.backup.usecases.remove import Removed, belongings, remove_backup
 from services.backup.usecases.repository import WRITING, Repository
@@ -34,7 +36,10 @@ class PruneRules:
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """What a prune decided, and did: segments removed, bytes given back, backups buried and deleted for good."""
+    """What a prune decided, and did: segments removed, backups buried and deleted for good.
+
+    stored_bytes: of all backups that go, those whose grace time is not over included.
+    """
 
     plan: Plan
     segments: int
@@ -43,60 +48,97 @@ class Pruned:
     deleted: int
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The store that another one is a copy of."""
+
+    catalog: Catalog
+    archive: Archive
+
+
 class Prune:
     """Deletes backups and segments of one repository."""
 
-    def __init__(self, repository: Repository, archive: Archive, rules: PruneRules) -> None:
+    def __init__(
+        self, repository: Repository, archive: Archive, rules: PruneRules, origin: Origin | None = None
+    ) -> None:
+        """origin: of a store that is a copy, what it is a copy of. What is there yet is not deleted here."""
+        self._origin = origin
         self._repository = repository
         self._archive = archive
         self._rules = rules
+        self._kept_keys: set[str] = set()
 
     async def plan(self, *, force: bool = False) -> Pruned:
         """What a prune would do now. Changes nothing."""
-        listing = await self._repository.catalog.listing()
-        plan = self._decide(listing, force=force)
-        going = [entry for entry in listing.entries if entry.buried or entry.id in plan.deletions]
-        segments = await self._removable(listing)
-        size = sum(entry.manifest.stored_bytes for entry in going)
-        return Pruned(plan, len(segments), size, len(plan.deletions), sum(1 for entry in going if entry.buried))
+        outlook = await self._outlook(force=force)
+        return Pruned(
+            outlook.plan,
+            len(outlook.segments),
+            outlook.stored_bytes,
+            len(outlook.plan.deletions),
+            len(outlook.over),
+        )
 
     async def apply(self, *, force: bool = False) -> Pruned:
         """Buries what the plan deletes, and deletes what was buried longer ago than the grace time.
 
         Raises errors.OperationRunning while a backup runs, errors.LeaseLost.
         """
-        async with self._repository.leases.held(WRITING, patience_seconds=PATIENCE_SECONDS) as lease:
-            listing = await self._repository.catalog.listing()
-            plan = self._decide(listing, force=force)
+        repository = self._repository
+        async with repository.leases.held(WRITING, patience_seconds=PATIENCE_SECONDS) as lease:
+            outlook = await self._outlook(force=force)
             buried = 0
-            for backup_id in plan.deletions:
+            for backup_id in outlook.plan.deletions:
                 await lease.require()
-                buried += await self._bury(backup_id, plan)
-            deleted, size = await self._delete_buried(listing, plan, lease)
-            listing = await self._repository.catalog.listing()
-            segments = await self._removable(listing) if not plan.blocked else []
+                buried += await self._bury(backup_id, outlook.plan)
+            for backup_id in outlook.revived:
+                await lease.require()
+                await repository.store.delete(layout.tombstone(backup_id))
+            deleted = 0
+            for entry in outlook.over:
+                deleted += await self._delete(entry, lease)
+            # A backup that has to stay after all needs its part of the archive.
+            segments = outlook.segments if deleted == len(outlook.over) else ()
             for key in segments:
                 await lease.require()
-                await self._repository.store.delete(key)
-                await self._repository.failpoints.reached("prune.segment_gone")
-            await self._sweep_orphans(listing, lease)
-            await self._repository.catalog.write()
-        return Pruned(plan, len(segments), size, buried, deleted)
+                await repository.store.delete(key)
+                await repository.failpoints.reached("prune.segment_gone")
+            listing = await repository.catalog.listing()
+            await self._sweep(listing, lease)
+            await repository.catalog.write()
+        return Pruned(outlook.plan, len(segments), outlook.stored_bytes, buried, deleted)
 
     async def delete(self, backup_id: str, *, dry_run: bool) -> Removed:
         """Deletes one backup that somebody names, at once. Raises as DeleteBackup says."""
         repository = self._repository
-        entry = await repository.catalog.get(backup_id)
-        listing = await repository.catalog.listing()
-        self._require_deletable(entry, listing)
         if dry_run:
+            await self._deletable(backup_id)
             return await belongings(repository, backup_id)
         async with repository.leases.held(WRITING, patience_seconds=PATIENCE_SECONDS) as lease:
-            self._require_deletable(await repository.catalog.get(backup_id), await repository.catalog.listing())
+            entry = await self._deletable(backup_id)
             await lease.require()
-            removed = await remove_backup(repository, backup_id, _key_ids(entry))
+            if entry is not None:
+                # So that a repeat, or the next prune, finishes what is begun here.
+                await self._bury_for(backup_id, {"cause": "somebody asked for it"})
+            removed = await remove_backup(repository, backup_id, _key_ids(entry) if entry else ())
             await repository.catalog.write()
         return removed
+
+    async def _deletable(self, backup_id: str) -> Entry | None:
+        """The backup, when it may be deleted; None for one whose deletion was begun and did not end.
+
+        Raises errors.BackupNotFound, BackupProtected, BackupDamaged.
+        """
+        catalog = self._repository.catalog
+        try:
+            entry = await catalog.get(backup_id)
+        except errors.BackupNotFound:
+            if ids.is_id(backup_id) and await self._repository.store.head(layout.tombstone(backup_id)) is not None:
+                return None
+            raise
+        self._require_deletable(entry, await catalog.listing())
+        return entry
 
     def _require_deletable(self, entry: Entry, listing: Listing) -> None:
         """Raises BackupProtected for a backup that is pinned, or among the newest that are proven."""
@@ -111,71 +153,84 @@ class Prune:
                 f"Backup {entry.id} is not deleted: {protected}.", metadata={"backup_id": entry.id}
             )
 
-    def _decide(self, listing: Listing, *, force: bool) -> Plan:
-        candidates = [
-            Candidate(
-                id=entry.id,
-                kind=entry.manifest.kind,
-                time=entry.manifest.end_time,
-                level=entry.level if entry.evidence else None,
-                pinned=entry.pinned,
-                size_bytes=entry.manifest.stored_bytes,
-                place=entry.manifest.place,
-            )
-            for entry in listing.entries
-            if not entry.buried
+    async def _outlook(self, *, force: bool) -> _Outlook:
+        """What is to be done now. By the store's clock alone: a machine's may be wrong."""
+        listing, now = await self._repository.catalog.listing(), await self._repository.store.now()
+        policy, before = self._rules.policy, now - self._rules.grace
+        present = [_candidate(entry) for entry in listing.entries if not entry.buried]
+        plan = await self._spared(retention.plan(present, policy, now, force=force))
+        # What was buried is looked at again beside all others: those that were better then may be damaged by now.
+        again = retention.plan([_candidate(entry) for entry in listing.entries], policy, now, force=True)
+        buried = [entry for entry in listing.entries if entry.buried]
+        if buried and plan.blocked is None:
+            plan = replace(plan, blocked=again.blocked)
+        kept = {decision.id for decision in again.decisions if not decision.delete}
+        going = [entry for entry in buried if entry.id not in kept]
+        over = [] if plan.blocked else [entry for entry in going if entry.buried and entry.buried <= before]
+        size = sum(entry.manifest.stored_bytes for entry in going)
+        return _Outlook(
+            plan=plan,
+            over=tuple(over),
+            revived=tuple(entry.id for entry in buried if entry.id in kept),
+            segments=() if plan.blocked else await self._removable(listing, {entry.id for entry in over}),
+            stored_bytes=size
+            + sum(entry.manifest.stored_bytes for entry in listing.entries if entry.id in plan.deletions),
+        )
+
+    async def _spared(self, plan: Plan) -> Plan:
+        """The plan without backups that the store which this one is a copy of still has."""
+        if self._origin is None:
+            return plan
+        listing = await self._origin.catalog.listing()
+        there = {entry.id for entry in listing.entries if not entry.buried} | listing.untrusted
+        spared = [
+            replace(each, delete=False, why="the first store keeps it") if each.delete and each.id in there else each
+            for each in plan.decisions
         ]
-        return retention.plan(candidates, self._rules.policy, self._repository.clock.now(), force=force)
+        return replace(plan, decisions=tuple(spared))
 
     async def _bury(self, backup_id: str, plan: Plan) -> int:
         decision = next(each for each in plan.decisions if each.id == backup_id)
-        note = {"backup_id": backup_id, "cause": decision.why, "plan": plan.digest}
+        return await self._bury_for(backup_id, {"cause": decision.why, "plan": plan.digest})
+
+    async def _bury_for(self, backup_id: str, note: Mapping[str, str]) -> int:
+        told = {"backup_id": backup_id, **note}
         try:
             await self._repository.store.put(
-                layout.tombstone(backup_id), json.dumps(note, sort_keys=True).encode(), if_absent=True
+                layout.tombstone(backup_id), json.dumps(told, sort_keys=True).encode(), if_absent=True
             )
         except ObjectExists:
             return 0
         await self._repository.failpoints.reached("prune.buried")
         return 1
 
-    async def _delete_buried(self, listing: Listing, plan: Plan, lease: Lease) -> tuple[int, int]:
-        """Deletes backups whose grace is over, but none that must be kept after all. Returns their number and bytes."""
-        if plan.blocked:
-            return 0, 0
-        before = await self._repository.store.now() - self._rules.grace
-        deleted = size = 0
-        for entry in listing.entries:
-            if entry.buried is None or entry.buried > before:
-                continue
-            if entry.pinned:
-                await self._repository.store.delete(layout.tombstone(entry.id))
-                continue
-            await lease.require()
-            try:
-                size += (await remove_backup(self._repository, entry.id, _key_ids(entry))).stored_bytes
-                deleted += 1
-            except errors.BackupProtected:
-                continue  # Locked: the tombstone stays, and a later prune tries again.
-        # A deletion that ended between the manifest and the data left a tombstone without a manifest.
-        known = {entry.id for entry in listing.entries}
-        async for each in self._repository.store.list(layout.TOMBSTONES):
-            backup_id = layout.tombstone_of(each.key)
-            if backup_id and backup_id not in known and each.modify_time <= before:
-                await lease.require()
-                await remove_backup(self._repository, backup_id)
-        return deleted, size
+    async def _delete(self, entry: Entry, lease: Lease) -> int:
+        """Deletes a backup whose grace is over; 0 when it has to stay a while longer."""
+        await lease.require()
+        if await self._repository.store.head(layout.pin(entry.id)) is not None:
+            return 0  # Pinned since it was looked at: the next prune takes its tombstone away.
+        try:
+            await remove_backup(self._repository, entry.id, _key_ids(entry))
+        except errors.BackupProtected:
+            return 0  # Locked: the tombstone stays, and a later prune tries again.
+        return 1
 
-    async def _removable(self, listing: Listing) -> list[str]:
-        """Keys of segments that no kept backup needs and that are old enough."""
-        kept = [entry.manifest.place for entry in listing.entries if not entry.buried]
+    async def _removable(self, listing: Listing, over: Set[str]) -> tuple[str, ...]:
+        """Keys of segments that no kept backup needs and that are old enough.
+
+        A backup that is buried needs its segments until it is gone: somebody may pin it. What a backup needs whose
+        manifest cannot be read is not known, so all stay then.
+        """
+        if listing.untrusted:
+            return ()
+        kept = [entry.manifest.place for entry in listing.entries if entry.id not in over]
         beat = await self._archive.heartbeat()
         try:
             lines = known_lines(
                 *(entry.manifest.facts.head.epochs for entry in listing.entries), beat.epochs if beat else ()
             )
         except ValueError:
-            return []
+            return ()
         spans = retention.archive_floor(
             kept,
             await self._archive.spans(),
@@ -183,24 +238,72 @@ class Prune:
             await self._repository.store.now(),
             keep=self._rules.archive_keep,
         )
-        return [layout.segment(span.epoch, span.first, span.last) for span in spans]
+        there = set(await self._origin.archive.spans()) if self._origin and spans else set()
+        held = {(span.epoch, span.first, span.last) for span in there}
+        keys = ((span.epoch, span.first, span.last) for span in spans)
+        return tuple(layout.segment(*key) for key in keys if key not in held)
 
-    async def _sweep_orphans(self, listing: Listing, lease: Lease) -> None:
-        """Removes what runs that ended early left behind: data without a manifest, uploads that nobody ends."""
+    async def _sweep(self, listing: Listing, lease: Lease) -> None:
+        """Removes what ended early and left something behind: deletions, backups, uploads, and keys of backups."""
         store = self._repository.store
         before = await store.now() - ORPHAN_AGE
-        known = {entry.id for entry in listing.entries}
-        untrusted = {name for problem in listing.problems if (name := _id_in(problem))}
-        orphans = set()
-        async for each in store.list(layout.BACKUPS):
-            backup_id = layout.backup_of(each.key)
-            if backup_id and backup_id not in known | untrusted and each.modify_time < before:
-                orphans.add(backup_id)
-        for backup_id in orphans:
+        kept = {entry.id for entry in listing.entries} | listing.untrusted
+        objects = {id_: time async for each in store.list(layout.BACKUPS) for id_, time in _owner(each)}
+        alone = {backup_id for backup_id, time in objects.items() if time < before and backup_id not in kept}
+        # A deletion that ended between the manifest and the data left a tombstone without a manifest.
+        async for each in store.list(layout.TOMBSTONES):
+            backup_id = layout.tombstone_of(each.key)
+            if backup_id and backup_id not in kept:
+                alone.add(backup_id)
+        for backup_id in sorted(alone):
             if await store.head(layout.manifest(backup_id)) is None:
                 await lease.require()
-                await remove_backup(self._repository, backup_id)
+                with suppress(errors.BackupProtected):  # Locked: a later prune tries again.
+                    await remove_backup(self._repository, backup_id)
+        await self._sweep_keys(listing, set(objects) - alone, lease)
         await store.sweep("", before)
+
+    async def _sweep_keys(self, listing: Listing, present: Set[str], lease: Lease) -> None:
+        """Removes data keys of backups of which nothing is left. present: ids of those with any object."""
+        repository = self._repository
+        used = {key_id for entry in listing.entries for key_id in _key_ids(entry)}
+        before = await repository.store.now() - ORPHAN_AGE
+        old = {told[0] async for each in repository.store.list(layout.KEYS) if (told := _old_key(each, before))}
+        for key_id in sorted(old - used - self._kept_keys):
+            try:
+                purpose = await repository.keys.purpose(key_id)
+            except errors.BackupDamaged:
+                continue  # What it opens is not known.
+            backup_id = purpose.removeprefix("backup/")
+            if backup_id == purpose or not ids.is_id(backup_id) or backup_id in present:
+                self._kept_keys.add(key_id)
+                continue
+            if await repository.store.head(layout.manifest(backup_id)) is None:
+                await lease.require()
+                await repository.keys.remove(key_id)
+
+
+@dataclass(frozen=True, slots=True)
+class _Outlook:
+    """What a prune does. over: buried ones whose grace is over. revived: ids of buried ones that are kept after all."""
+
+    plan: Plan
+    over: tuple[Entry, ...]
+    revived: tuple[str, ...]
+    segments: tuple[str, ...]
+    stored_bytes: int
+
+
+def _candidate(entry: Entry) -> Candidate:
+    return Candidate(
+        id=entry.id,
+        kind=entry.manifest.kind,
+        time=entry.manifest.end_time,
+        level=entry.level if entry.evidence else None,
+        pinned=entry.pinned,
+        size_bytes=entry.manifest.stored_bytes,
+        place=entry.manifest.place,
+    )
 
 
 def _key_ids(entry: Entry) -> tuple[str, ...]:
@@ -208,5 +311,11 @@ def _key_ids(entry: Entry) -> tuple[str, ...]:
     return (encryption.key_id,) if encryption else ()
 
 
-def _id_in(problem: str) -> str | None:
-    return layout.backup_of(problem.split(" ", 1)[0])
+def _owner(listed: Listed) -> Iterator[tuple[str, datetime]]:
+    backup_id = layout.backup_of(listed.key)
+    if backup_id:
+        yield backup_id, listed.modify_time
+
+
+def _old_key(listed: Listed, before: datetime) -> tuple[str, int] | None:
+    return layout.key_of(listed.key) if listed.modify_time < before else None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing
 
 from llm_schema_registry import errors
 from llm_schema_registry.objects.store import InvalidRange, ObjectDamaged, ObjectNotFound, ObjectStore
@@ -14,8 +15,8 @@ from services.backup.domain.sealing import HEADER_BYTES, DataKey, Header, Opener
 from services.backup.usecases.data_keys import DataKeys
 from services.backup.usecases.storing import context
 
-STEP_BYTES = 256 * 1024
-"""Of stored bytes, unpacked at a time: what comes out is held in memory, and may be a hundred times as much."""
+PLAIN_BYTES = 1024 * 1024
+"""About as much as is unpacked at a time: a stored mebibyte may stand for a hundred."""
 
 
 class DumpReader:
@@ -36,14 +37,15 @@ class DumpReader:
         unpack = _Unpacking(manifest)
         for number, record in enumerate(manifest.objects, start=1):
             opener = None if key is None else Opener(key, context(manifest.id, number))
-            async for stored in self._checked(record):
-                for start in range(0, len(stored), STEP_BYTES):
-                    step = stored[start : start + STEP_BYTES]
-                    if plain := await self._in_thread(record, unpack.pieces, step, opener):
-                        yield plain
-                tell(unpack.given, number)
-            if plain := await self._in_thread(record, unpack.rest, opener):
-                yield plain
+            async with aclosing(self._checked(record)) as checked:
+                async for stored in checked:
+                    async with aclosing(self._in_thread(record, unpack.pieces(stored, opener))) as pieces:
+                        async for plain in pieces:
+                            yield plain
+                    tell(unpack.given, number)
+            async with aclosing(self._in_thread(record, unpack.rest(opener))) as pieces:
+                async for plain in pieces:
+                    yield plain
         unpack.finish()
 
     async def check_ends(self, manifest: Manifest) -> None:
@@ -82,7 +84,7 @@ class DumpReader:
             raise damaged(record.key, start, f"{len(content)} bytes came of {length}")
         return content
 
-    async def _checked(self, record: ObjectRecord) -> AsyncIterator[bytes]:
+    async def _checked(self, record: ObjectRecord) -> AsyncGenerator[bytes, None]:
         """An object's bytes, each part compared as soon as it is whole, then all of them."""
         comparing = _Comparing(record)
         try:
@@ -95,12 +97,20 @@ class DumpReader:
             raise damaged(record.key, comparing.seen, str(failed)) from None
         comparing.finish()
 
-    async def _in_thread(self, record: ObjectRecord, work: Callable[..., Iterator[bytes]], *arguments: object) -> bytes:
-        def run() -> bytes:
-            return b"".join(work(*arguments))
+    async def _in_thread(self, record: ObjectRecord, pieces: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
+        """The pieces, gathered in a thread to about PLAIN_BYTES each."""
+
+        def gather() -> bytes:
+            gathered = bytearray()
+            for piece in pieces:
+                gathered += piece
+                if len(gathered) >= PLAIN_BYTES:
+                    break
+            return bytes(gathered)
 
         try:
-            return await asyncio.to_thread(run)
+            while plain := await asyncio.to_thread(gather):
+                yield plain
         except Tampered as tampered:
             raise damaged(record.key, tampered.offset, str(tampered)) from None
         except (Corrupt, Truncated, TooLong) as failed:

@@ -33,6 +33,8 @@ WRITING = "repository"
 """The office under which objects of backups are made and deleted: one backup at a time, and no deletion meanwhile."""
 ARCHIVING = "archive"
 RESTORING = "restore"
+SWAPPING = "swap"
+"""The office under which the live database is put aside: for seconds, so its lease is a short one."""
 SCHEDULING = "schedule"
 
 
@@ -66,9 +68,9 @@ class Repository:
             return None
         except (DocumentInvalid, ObjectDamaged, ObjectTooLarge) as invalid:
             raise errors.BackupDamaged(
-                f"{layout.REPOSITORY}, which says whose repository this is, cannot be trusted: {invalid}. If the store is"
-                " this registry's, name the key that signed it in backup.trusted_key_paths, or delete that one object:"
-                " the next backup writes it anew.",
+                f"{layout.REPOSITORY}, which says whose repository this is, cannot be trusted: {invalid}. If the store"
+                " is this registry's, name the key that signed it in backup.trusted_key_paths, or delete that one"
+                " object: the next backup writes it anew.",
                 metadata={"key": layout.REPOSITORY},
             ) from None
 

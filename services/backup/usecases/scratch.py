@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
 
 from llm_schema_registry import errors
+from llm_schema_registry.objects.finishing import to_the_end
 from services.backup.domain import ids
 from services.backup.domain.model import Manifest
 from services.backup.ports import Places
@@ -38,7 +39,7 @@ class Scratch:
             await self._repository.failpoints.reached("restore.created")
             await self._places.restore(name, dump)
         except BaseException:
-            await asyncio.shield(self.drop(name))
+            await to_the_end(self.drop(name))
             raise
 
     async def drop(self, name: str) -> None:
@@ -57,4 +58,4 @@ class Scratch:
         try:
             yield name
         finally:
-            await asyncio.shield(self.drop(name))
+            await to_the_end(self.drop(name))

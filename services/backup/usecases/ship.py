@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from llm_schema_registry import errors
+from llm_schema_registry.objects.finishing import to_the_end
 from services.backup.domain.model import Head, StoredChange
 from services.backup.ports import Election, Source
 from services.backup.usecases.archive import CHANGES_MAX, HEARTBEAT_SECONDS, Archive, ArchiveRules, Heartbeat, Tip
@@ -15,8 +16,13 @@ from services.backup.usecases.leases import Lease
 from services.backup.usecases.repository import ARCHIVING, Repository
 
 RETRY_SECONDS = 2.0
+LAST_SECONDS = 5.0
+"""For what is shipped when the process ends."""
 FOLLOW_SECONDS = 5.0
 """How often a process that does not ship asks for the office."""
+
+ROUNDS_MAX = 100
+"""Segments that are caught up with, one after the other, before the archive says how far it is."""
 
 Report = Callable[..., None]
 
@@ -68,18 +74,17 @@ class Ship:
                 self.state.problem = ""
             except errors.Error as error:
                 self._complain(error.message)
+            except Exception as defect:  # noqa: BLE001 - the edge of a task that must not end: nobody would notice
+                self._complain("The archiver failed by a defect, which the log has.", exc_info=defect)
             self.state.leading = False
             await asyncio.sleep(FOLLOW_SECONDS if not self.state.problem else RETRY_SECONDS)
 
     async def _lead(self, lease: Lease) -> None:
         """Ships until something fails."""
-        state = self.state
-        head = await self._source.head()
-        await self._repository.bind(head.cluster_id)
-        tip = await self._archive.tip(head)
-        self._report("archive begins", epoch=tip.epoch, position=tip.position, generation=lease.generation)
-        state.leading, state.tip, state.head, state.beat = True, tip, head, None
-        clock = self._repository.clock
+        state, clock = self.state, self._repository.clock
+        await self._begin()
+        self._report("archive begins", epoch=self._tip.epoch, position=self._tip.position, generation=lease.generation)
+        state.leading = True
         try:
             while True:
                 began, before = clock.monotonic(), state.segments
@@ -91,35 +96,47 @@ class Ship:
                 await asyncio.sleep(max(0.0, self._rules.seal_seconds - (clock.monotonic() - began)))
         except asyncio.CancelledError:
             # The last seconds of a process that ends in order: what was written by then is archived by then.
-            await asyncio.shield(self._last_step(lease))
+            await to_the_end(self._last_step(lease))
             raise
         finally:
             state.leading = False
 
-    async def step(self, lease: Lease) -> None:
-        """Ships everything that is there now, then says so."""
+    async def _begin(self) -> None:
+        """Finds out where the archive ends. Raises WrongCluster when the database has another history."""
         state = self.state
-        while True:
-            assert state.tip is not None, "the tip is known before the first step"
-            changes = await self._source.changes(
-                state.tip.position, limit=CHANGES_MAX, bytes_max=self._rules.seal_bytes
-            )
+        head = await self._source.head()
+        await self._repository.bind(head.cluster_id)
+        state.tip, state.head, state.beat = await self._archive.tip(head), head, None
+        await self._require_same_history(self._tip)
+
+    @property
+    def _tip(self) -> Tip:
+        assert self.state.tip is not None, "the tip is known before the first step"
+        return self.state.tip
+
+    async def step(self, lease: Lease) -> None:
+        """Ships what is there now, all that was there when it began, then says so."""
+        state, rules = self.state, self._rules
+        for _ in range(ROUNDS_MAX):
+            asked = await self._repository.store.now()
+            changes = await self._source.changes(self._tip.position, limit=CHANGES_MAX, bytes_max=rules.seal_bytes)
             # After the changes, so that the lines and the id mark cover all of them.
             head = await self._source.head()
-            if state.head is None or head.epochs != state.head.epochs:
+            if state.head is None or (head.cluster_id, head.epochs) != (state.head.cluster_id, state.head.epochs):
                 # A restore took the place of the database: the changes may be those of the one before.
-                await self._repository.bind(head.cluster_id)
-                state.tip, state.head = await self._archive.tip(head), head
+                await self._begin()
                 continue
             state.head = head
-            self._require_follows(state.tip, head, changes)
-            if not changes:
+            self._require_follows(self._tip, head, changes)
+            if changes:
+                state.pending_since = changes[0].time
+                await self._ship(head, changes, lease)
+            # Under a steady load there is always another change: a segment that is not full waits for more of them.
+            if len(changes) < CHANGES_MAX and sum(change.size_bytes for change in changes) < rules.seal_bytes:
                 break
-            state.pending_since = changes[0].time
-            await self._ship(head, changes, lease)
         state.pending_since = None
         state.problem = ""
-        await self._beat(head)
+        await self._beat(head, asked)
 
     async def _ship(self, head: Head, changes: Sequence[StoredChange], lease: Lease) -> None:
         """Ships changes, those of each line in a segment of its own."""
@@ -129,8 +146,7 @@ class Ship:
             epoch = rest[0].epoch
             same = [change for change in rest if change.epoch == epoch]
             rest = rest[len(same) :]
-            assert state.tip is not None, "the tip is known before the first step"
-            tip = state.tip if state.tip.epoch == epoch else Tip(epoch, state.tip.position, None)
+            tip = self._tip if self._tip.epoch == epoch else Tip(epoch, self._tip.position, None)
             await lease.require()
             state.tip = await self._archive.ship(tip, head, same)
             state.shipped += len(same)
@@ -152,29 +168,53 @@ class Ship:
                 metadata={"archive_position": tip.position, "database_position": head.position},
             )
 
-    async def _beat(self, head: Head) -> None:
-        state = self.state
-        assert state.tip is not None, "the tip is known before the first step"
+    async def _require_same_history(self, tip: Tip) -> None:
+        """Raises WrongCluster when the database has another change where the archive ends.
+
+        It was put back by other means then, and went on: its positions are in use twice.
+        """
+        if tip.change is None:
+            return
+        found = await self._source.changes(tip.position - 1, limit=1, bytes_max=1)
+        if found and found[0].position == tip.position and _mark(found[0]) != _mark(tip.change):
+            raise errors.WrongCluster(
+                f"The archive and the database have different changes at {tip.epoch}/{tip.position}: the database was"
+                " put back by other means than RestoreService, and written to since. Nothing is archived. Restore with"
+                " RestoreService, which begins a new epoch, or archive under another prefix.",
+                metadata={"archive_position": tip.position, "database_position": found[0].position},
+            )
+
+    async def _beat(self, head: Head, asked: datetime) -> None:
+        state, tip = self.state, self._tip
         beat, now = state.beat, self._repository.clock.monotonic()
         same = beat is not None and (beat.place.epoch, beat.place.position, beat.schema_id_high, beat.epochs) == (
-            state.tip.epoch,
-            state.tip.position,
+            tip.epoch,
+            tip.position,
             head.schema_id_high,
             head.epochs,
         )
         if same and now - self._beaten < HEARTBEAT_SECONDS:
             return
-        state.beat = await self._archive.beat(state.tip, head)
+        state.beat = await self._archive.beat(tip, head, asked)
         self._beaten = now
 
     async def _last_step(self, lease: Lease) -> None:
         try:
-            async with asyncio.timeout(RETRY_SECONDS):
+            async with asyncio.timeout(LAST_SECONDS):
+                # A segment may have been cut off on its way: whether it arrived, the store knows.
+                head = await self._source.head()
+                self.state.tip, self.state.head = await self._archive.tip(head), head
                 await self.step(lease)
         except (errors.Error, TimeoutError) as failed:
-            self._report("archive ends behind the database", message=str(failed))
+            message = str(failed) or f"the database or the store did not answer within {LAST_SECONDS:g} s"
+            self._report("archive ends behind the database", message=message)
 
-    def _complain(self, message: str) -> None:
+    def _complain(self, message: str, **facts: object) -> None:
         if message != self.state.problem:
-            self._report("archive stands still", message=message)
+            self._report("archive stands still", message=message, **facts)
         self.state.problem = message
+
+
+def _mark(change: StoredChange) -> tuple[object, ...]:
+    """What tells a change from another one with the same position. A purge may empty its payload later."""
+    return change.epoch, change.time, change.actor, change.subject, change.kind

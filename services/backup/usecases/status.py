@@ -15,6 +15,10 @@ from services.backup.usecases.catalog import Catalog, Listing
 from services.backup.usecases.ship import Ship
 
 ASK_SECONDS = 5.0
+ONE_REPLICA = (
+    "The store does not honour conditional writes, so two processes could both believe that they hold an office: run"
+    " one replica of the backup service only, or use a store that honours If-Match and If-None-Match."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,8 @@ class Status:
                 capabilities = await named.store.probe()
                 entries = (await named.catalog.listing()).entries
                 newest = entries[0].id if entries else ""
+            if not capabilities.conditional_writes:
+                problem = ONE_REPLICA
         except errors.Error as failed:
             problem = failed.message
         except TimeoutError:
@@ -104,7 +110,10 @@ class Status:
             return None
         if beat.place == live.place:
             return 0.0
-        after = beat.place.position if beat.place.epoch == live.epoch else live.epochs[-1].fork_position
+        after = beat.place.position
+        if beat.place.epoch != live.epoch:
+            # What the archive holds of the line before is the live one's as well, up to the fork.
+            after = min(after, live.epochs[-1].fork_position)
         try:
             pending = await self._source.changes(after, limit=1, bytes_max=1)
         except errors.Error:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 
+from llm_schema_registry import errors
 from llm_schema_registry.objects.store import ObjectStore, Placement
 from services.backup.domain import layout
 from services.backup.domain.compression import Compression, Compressor
 from services.backup.domain.model import ObjectRecord, PartRecord
 from services.backup.domain.sealing import PREFIX_BYTES, SALT_BYTES, DataKey, Sealer
 from services.backup.ports import Dice, Failpoints
+from services.backup.usecases.ahead import ahead
 
 OBJECT_BYTES_MAX = 4 * 1024**3
 OBJECTS_MAX = 10_000
@@ -59,12 +62,20 @@ class DumpStore:
         tell: called with the bytes of the dump and the number of objects so far. Whatever fails, the object that was
         being written is aborted; those before it are for the caller to remove. Memory does not grow with the dump.
         """
+        async with aclosing(ahead(dump)) as pieces:
+            return await self._save(backup_id, pieces, wrapping, tell)
+
+    async def _save(
+        self, backup_id: str, dump: AsyncIterator[bytes], wrapping: Wrapping, tell: Callable[[int, int], None]
+    ) -> StoredDump:
         pipe = _Pipe(Compressor(wrapping.compression, wrapping.level))
         objects: list[ObjectRecord] = []
         while not pipe.ended:
             number = len(objects) + 1
             if number > OBJECTS_MAX:
-                raise ValueError(f"a dump of more than {OBJECTS_MAX} objects: raise the size of one")
+                raise errors.BackupFailed(
+                    f"The dump takes more than {OBJECTS_MAX} objects of {wrapping.object_bytes_max} bytes."
+                )
             key = layout.data(backup_id, number)
             sealer = self._sealer(backup_id, number, wrapping.key)
             digest = hashlib.sha256()

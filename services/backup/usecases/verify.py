@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 
 from llm_schema_registry import errors
 from services.backup.domain.model import DatabaseFacts, Level, Manifest, Verification
@@ -16,6 +17,14 @@ from services.backup.usecases.repository import RESTORING, Repository
 from services.backup.usecases.scratch import Scratch
 
 PROBLEMS_MAX = 100
+
+
+@dataclass(slots=True)
+class _Reached:
+    """How far a verification is. level: at first, how far it is to go."""
+
+    level: Level
+    restore_seconds: float | None = None
 
 
 class Verify:
@@ -40,31 +49,45 @@ class Verify:
         """What a verification to this level found.
 
         Only what is wrong with the backup is a problem; what keeps it from being verified is raised:
-        errors.BackupNotFound, KeyUnavailable, ObjectStoreUnavailable, DatabaseUnavailable, DatabaseUnfit, ToolMismatch.
+        errors.BackupNotFound, KeyUnavailable, ObjectStoreUnavailable, ObjectStoreDenied, DatabaseUnavailable,
+        DatabaseUnfit, OperationRunning, ToolMismatch.
         """
         repository = self._repository
         entry = await repository.catalog.get(backup_id)
         began = repository.clock.monotonic()
+        reached = _Reached(level)
         problems: Sequence[str] = ()
-        restore_seconds: float | None = None
         try:
-            await self.require_stored(entry.manifest)
-            if level >= Level.V2:
-                await self._reader.check_ends(entry.manifest)
-            if level == Level.V3:
-                await self._read_all(entry.manifest, running)
-            if level == Level.V4:
-                restore_seconds, problems = await self._restore(entry.manifest, running)
-        except errors.BackupDamaged as damaged:
-            problems = [damaged.message]
+            problems = await self._look(entry.manifest, reached, running)
+        except (errors.BackupDamaged, errors.RestoreFailed) as failed:
+            problems = [failed.message]
         return Verification(
             backup_id=backup_id,
-            level=level,
+            # What is damaged is so at the level that found it, however far the verification was to go.
+            level=reached.level if problems else level,
             time=repository.clock.now(),
             problems=tuple(problems[:PROBLEMS_MAX]),
             duration_seconds=repository.clock.monotonic() - began,
-            restore_seconds=restore_seconds,
+            restore_seconds=reached.restore_seconds,
         )
+
+    async def _look(self, manifest: Manifest, reached: _Reached, running: Running) -> Sequence[str]:
+        """Goes from level to level, and returns what the last one found. Raises at damage."""
+        wanted, reached.level = reached.level, Level.V1
+        await self.require_stored(manifest)
+        if wanted >= Level.V2:
+            reached.level = Level.V2
+            await self._reader.check_ends(manifest)
+        if wanted >= Level.V3:
+            reached.level = Level.V3
+        if wanted == Level.V3:
+            await self._read_all(manifest, running)
+        return await self._restore(manifest, reached, running) if wanted == Level.V4 else ()
+
+    async def require_whole(self, manifest: Manifest) -> None:
+        """V1 and V2 of a backup whose manifest is not stored yet. Raises as `verify` does, and BackupDamaged."""
+        await self.require_stored(manifest)
+        await self._reader.check_ends(manifest)
 
     async def require_stored(self, manifest: Manifest) -> None:
         """V1: the store holds every object with the size and checksum of the manifest. Raises errors.BackupDamaged."""
@@ -87,18 +110,23 @@ class Verify:
         async with aclosing(self._dump(manifest, running)) as dump:
             await self._dump_check.accept(dump, manifest.facts.server_version_num)
 
-    async def _restore(self, manifest: Manifest, running: Running) -> tuple[float, list[str]]:
+    async def _restore(self, manifest: Manifest, reached: _Reached, running: Running) -> list[str]:
         """V4: into a scratch place, which is dropped; what differs from the snapshot's facts."""
         clock, scratch = self._repository.clock, Scratch(self._places, self._repository)
-        began = clock.monotonic()
-        async with (
-            self._repository.leases.held(RESTORING, patience_seconds=PATIENCE_SECONDS),
-            scratch.filled(manifest, self._dump(manifest, running)) as name,
-        ):
-            seconds = clock.monotonic() - began
-            found = differences(manifest.facts, await self._places.facts(name))
-            check = await self._places.check(name)
-        return seconds, [*found, *check.problems]
+        async with self._repository.leases.held(RESTORING, patience_seconds=PATIENCE_SECONDS):
+            began = clock.monotonic()
+            try:
+                async with scratch.filled(manifest, self._dump(manifest, running)) as name:
+                    reached.level = Level.V4
+                    reached.restore_seconds = clock.monotonic() - began
+                    found = differences(manifest.facts, await self._places.facts(name))
+                    check = await self._places.check(name)
+            except errors.RestoreFailed:
+                # Of a backup that is not sealed, damaged bytes reach the database's reader first: look at them again.
+                await self._read_all(manifest, running)
+                reached.level = Level.V4
+                raise
+        return [*found, *check.problems]
 
     def _dump(self, manifest: Manifest, running: Running) -> AsyncGenerator[bytes, None]:
         def tell(dump_bytes: int, objects: int) -> None:

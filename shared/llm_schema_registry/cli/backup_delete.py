@@ -8,7 +8,7 @@ from llm_schema_registry.backup.v1 import backup_service_pb2 as pb
 from llm_schema_registry.cli import dry_run
 from llm_schema_registry.cli.backup import Delete, Prune
 from llm_schema_registry.cli.exit_codes import ExitCode
-from llm_schema_registry.cli.messages import as_document
+from llm_schema_registry.cli.messages import as_document, counted
 from llm_schema_registry.cli.progress import size
 from llm_schema_registry.cli.session import Session
 
@@ -18,7 +18,7 @@ async def delete(session: Session, options: Delete) -> ExitCode:
     request = pb.DeleteBackupRequest(backup_id=options.id, dry_run=not options.apply)
     async with session.connection.backup() as backup:
         answer = await backup.call(backup.backups.DeleteBackup, request)
-    told = f"backup {options.id}: {len(answer.keys)} objects, {size(answer.stored_bytes)}"
+    told = f"backup {options.id}: {counted(len(answer.keys), 'object')}, {size(answer.stored_bytes)}"
     document = {"backup_id": options.id, **as_document(answer)}
     if options.apply:
         dry_run.applied(session.output, [f"Deleted {told}", *(f"  {key}" for key in answer.keys)], document)
@@ -34,7 +34,7 @@ async def prune(session: Session, options: Prune) -> ExitCode:
         answer = await backup.call(backup.backups.PruneBackups, request)
     if not session.output.json and answer.decisions:
         rows = ((one.backup_id, "goes" if one.delete else "stays", one.cause) for one in answer.decisions)
-        session.output.table(("backup", "decision", "cause"), rows)
+        session.output.table(("backup", "decision", "cause"), rows, whole=1)
         session.output.text()
     if options.apply and not answer.blocked:
         dry_run.applied(session.output, list(_done(answer)), as_document(answer))
@@ -47,21 +47,21 @@ async def prune(session: Session, options: Prune) -> ExitCode:
 
 def _steps(answer: pb.PruneBackupsResponse) -> Iterator[str]:
     if answer.buried:
-        yield f"bury {answer.buried} backups, whose grace time begins then"
+        yield f"bury {counted(answer.buried, 'backup')}; the grace time begins then"
     if answer.deleted:
-        yield f"delete {answer.deleted} backups that were buried before, each once its grace time is over"
+        yield f"delete {counted(answer.deleted, 'backup')} buried before, once the grace time is over"
     if answer.segments:
-        yield f"delete {answer.segments} segments of the archive"
+        yield f"delete {counted(answer.segments, 'segment')} of the archive"
     if answer.stored_bytes:
         yield f"give {size(answer.stored_bytes)} back in the end"
 
 
 def _done(answer: pb.PruneBackupsResponse) -> Iterator[str]:
     if answer.buried:
-        yield f"Buried {answer.buried} backups, whose grace time begins now"
+        yield f"Buried {counted(answer.buried, 'backup')}; the grace time begins now"
     if answer.deleted:
-        yield f"Deleted {answer.deleted} backups that were buried before"
+        yield f"Deleted {counted(answer.deleted, 'backup')} buried before"
     if answer.segments:
-        yield f"Deleted {answer.segments} segments of the archive"
+        yield f"Deleted {counted(answer.segments, 'segment')} of the archive"
     if answer.stored_bytes:
         yield f"Gave {size(answer.stored_bytes)} back"

@@ -29,7 +29,7 @@ async def operations(session: Session, options: Operations) -> ExitCode:
         entries = [operation_views.operation_document(one) for one in found.entries]
         session.output.document({"operations": entries, "next_page_token": found.next_page_token})
     else:
-        session.output.table(operation_views.COLUMNS, operation_views.rows(found.entries))
+        session.output.table(operation_views.COLUMNS, operation_views.rows(found.entries), whole=1)
         note_more(session.output, found)
     return ExitCode.FINE
 

@@ -42,7 +42,7 @@ async def list_(session: Session, options: List) -> ExitCode:
         document = {"backups": entries, "next_page_token": found.next_page_token, "problems": problems}
         session.output.document(document)
         return ExitCode.FINE
-    session.output.table(backup_views.COLUMNS, backup_views.rows(found.entries))
+    session.output.table(backup_views.COLUMNS, backup_views.rows(found.entries), whole=1)
     note_more(session.output, found)
     for problem in problems:
         session.output.note(f"Not listed: {problem}")

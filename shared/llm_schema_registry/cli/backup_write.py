@@ -6,7 +6,7 @@ from llm_schema_registry.backup.v1 import backup_service_pb2 as pb
 from llm_schema_registry.cli import backup_inputs, backup_views, dry_run, operation_results
 from llm_schema_registry.cli.backup import Create, Drill, Nothing, Pin, RotateKeys, Verify
 from llm_schema_registry.cli.exit_codes import ExitCode
-from llm_schema_registry.cli.messages import as_document
+from llm_schema_registry.cli.messages import as_document, counted
 from llm_schema_registry.cli.operation_wait import begun, followed
 from llm_schema_registry.cli.session import Session
 
@@ -62,7 +62,8 @@ async def rebuild_catalog(session: Session, options: Nothing) -> ExitCode:
     if session.output.json:
         session.output.document(as_document(answer))
     else:
-        session.output.text(f"The catalog was written: {answer.backups} backups, {len(answer.problems)} problems")
+        found = f"{counted(answer.backups, 'backup')}, {counted(len(answer.problems), 'problem')}"
+        session.output.text(f"The catalog was written: {found}")
         backup_views.problems(session.output, answer.problems)
     return ExitCode.REFUSED if answer.problems else ExitCode.FINE
 
@@ -71,7 +72,7 @@ async def rotate_keys(session: Session, options: RotateKeys) -> ExitCode:
     """Wraps data keys anew, or says how many that would be."""
     async with session.connection.backup() as backup:
         answer = await backup.call(backup.backups.RotateKeys, pb.RotateKeysRequest(dry_run=not options.apply))
-    keys = f"{answer.rewrapped} data keys for {', '.join(answer.recipients)}"
+    keys = f"{counted(answer.rewrapped, 'data key')} for {', '.join(answer.recipients)}"
     if options.apply:
         done = [f"Wrapped {keys}"] if answer.rewrapped else []
         dry_run.applied(session.output, done, as_document(answer))
@@ -79,5 +80,5 @@ async def rotate_keys(session: Session, options: RotateKeys) -> ExitCode:
         steps = [f"wrap {keys}"] if answer.rewrapped else []
         dry_run.planned(session.output, steps, as_document(answer))
     if not session.output.json and answer.unchanged:
-        session.output.text(f"{answer.unchanged} data keys have the right recipients already.")
+        session.output.text(f"With the right recipients already: {counted(answer.unchanged, 'data key')}")
     return ExitCode.FINE

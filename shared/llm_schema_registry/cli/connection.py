@@ -6,6 +6,7 @@ import ipaddress
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -13,7 +14,7 @@ from llm_schema_registry import errors
 from llm_schema_registry.cli.exit_codes import UsageFault
 
 if TYPE_CHECKING:
-    from llm_schema_registry.client import BackupClient, RegistryClient, Tls
+    from llm_schema_registry.client import BackupClient, ControlClient, RegistryClient, Tls
     from llm_schema_registry.client.calls import Calls
 
 C = TypeVar("C", bound="Calls")
@@ -90,6 +91,20 @@ class Connection:
 
         with self._telling_where("backup service", self.backup_target):
             async with self._open(BackupClient, self.backup_target) as client:
+                yield client
+
+    @asynccontextmanager
+    async def control(self, *, of_backup: bool, token: str) -> AsyncIterator[ControlClient]:
+        """A client that steers a process of the registry, or of the backup service. Raises as `registry`.
+
+        token: the control token; empty where a client certificate does.
+        """
+        from llm_schema_registry.client import ControlClient
+
+        target = self.backup_target if of_backup else self.target
+        metadata = [("authorization", f"Bearer {token}")] if token else []
+        with self._telling_where("backup service" if of_backup else "registry", target):
+            async with self._open(partial(ControlClient, metadata=metadata), target) as client:
                 yield client
 
     def _open(self, kind: Callable[..., C], target: str) -> C:

@@ -108,12 +108,12 @@ class Output:
         """Writes a remark for people to standard error, so that standard output holds results alone."""
         _write(sys.stderr, printable(text, keep="\n\t"))
 
-    def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-        """Writes rows under the columns' names."""
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]], *, whole: int = 0) -> None:
+        """Writes rows under the columns' names. whole: so many first columns fold last: ids, which people copy."""
         head = [name.upper() for name in columns]
         cells = ([_cell(value) for value in row] for row in rows)
         if sys.stdout.isatty():
-            self._drawn_table(head, list(cells))
+            self._drawn_table(head, list(cells), whole)
         else:
             _plain_table([head], cells)
 
@@ -153,12 +153,12 @@ class Output:
 
         return Console(file=stream, no_color=not self.color or None, highlight=False, markup=False, emoji=False)
 
-    def _drawn_table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    def _drawn_table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], whole: int) -> None:
         from rich.table import Table
 
         console = self.console(sys.stdout)
         table = Table(box=None, padding=(0, GAP, 0, 0), header_style="bold")
-        widths = _fitted(columns, rows, console.width - GAP * len(columns))
+        widths = _fitted(columns, rows, console.width - GAP * len(columns), whole)
         for name, width in zip(columns, widths, strict=True):
             # Rich measures again and would cut what does not fit; a width of its own is kept, and folds.
             table.add_column(name, overflow="fold", width=width)
@@ -203,13 +203,15 @@ def _plain_table(head: Sequence[Sequence[str]], rows: Iterable[Sequence[str]]) -
         _write(sys.stdout, line(row))
 
 
-def _fitted(columns: Sequence[str], rows: Sequence[Sequence[str]], room: int) -> list[int]:
+def _fitted(columns: Sequence[str], rows: Sequence[Sequence[str]], room: int, whole: int) -> list[int]:
     """Widths of a drawn table's columns that fit into the room: the widest give way first, so that numbers, states
-    and times stay whole as long as they can. At least 2 each, which a Chinese character needs.
+    and times stay whole as long as they can, and the first `whole` ones last. At least 2 each, which a Chinese
+    character needs.
     """
     widths = [max(2, min(room, max(map(len, column)))) for column in zip(columns, *rows, strict=True)]
     while sum(widths) > room and max(widths) > 2:
-        widths[widths.index(max(widths))] -= 1
+        first = whole if max(widths[whole:], default=0) > 2 else 0
+        widths[widths.index(max(widths[first:]), first)] -= 1
     return widths
 
 

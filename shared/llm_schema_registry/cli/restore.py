@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from llm_schema_registry.cli.backup import EXAMPLE_BACKUP, LevelName, Nothing
+from llm_schema_registry.cli.backup import LevelName, Nothing
 from llm_schema_registry.cli.command import command
 from llm_schema_registry.cli.dry_run import Apply
 from llm_schema_registry.cli.exit_codes import ExitCode
@@ -52,7 +52,7 @@ class Prepare:
 @command(
     app,
     Prepare,
-    examples=["llmsr restore prepare --latest", f"llmsr restore prepare --backup {EXAMPLE_BACKUP} --verified V2"],
+    examples=["llmsr restore prepare --latest"],
 )
 async def prepare(session: Session, options: Prepare) -> ExitCode:
     """Restores into a database beside the live one, verifies it there, and says what its activation would lose.

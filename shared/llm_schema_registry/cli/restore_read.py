@@ -19,7 +19,7 @@ async def list_(session: Session, options: Nothing) -> ExitCode:
     if session.output.json:
         session.output.document(as_document(answer))
     else:
-        session.output.table(restore_views.COLUMNS, restore_views.rows(answer.restores))
+        session.output.table(restore_views.COLUMNS, restore_views.rows(answer.restores), whole=1)
     return ExitCode.FINE
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from llm_schema_registry.backup.v1 import restore_pb2
-from llm_schema_registry.cli.messages import label, moment, seconds
+from llm_schema_registry.cli.messages import counted, label, moment, seconds
 from llm_schema_registry.cli.output import Output
 from llm_schema_registry.cli.progress import duration
 
@@ -63,7 +63,7 @@ def record(restore: restore_pb2.Restore) -> Iterator[tuple[str, object]]:
         ("place", place(restore.place) if restore.HasField("place") else ""),
         ("newest change", moment(restore.place_time)),
         ("holds", held if restore.HasField("prepare_time") else ""),
-        ("database", restore.scratch_name),
+        ("prepared in", restore.scratch_name),
         ("replaced", restore.aside_name),
         ("prepared", prepared),
         ("activated", moment(restore.activate_time)),
@@ -90,11 +90,12 @@ def loss(restore: restore_pb2.Restore) -> str:
     window = restore.loss_window
     reverting = restore.state == restore_pb2.RESTORE_STATE_ACTIVE
     done = "Reverting" if reverting else "Activating"
+    changes = counted(window.changes, "change")
     stands = f"the live registry stands at {place(window.live_place)}"
     if not window.live_readable:
         return (
             f"The live database cannot be read: what it has beyond the archive, which ends at"
-            f" {place(window.live_place)}, would be lost. Of what is known, {_changes(window.changes)} would be lost."
+            f" {place(window.live_place)}, would be lost. Of what is known, {changes} would be lost."
         )
     if not window.changes:
         return f"{done} it now would lose nothing: {stands}."
@@ -103,8 +104,8 @@ def loss(restore: restore_pb2.Restore) -> str:
         times = f", made from {moment(window.first_time)} to {moment(window.last_time)}"
     if restore.target.latest and not reverting:
         # What is not replayed yet; the activation replays it behind the fence.
-        return f"{done} it replays {_changes(window.changes)}{times} first, and loses nothing: {stands}."
-    return f"{done} it now would lose {_changes(window.changes)}{times}: {stands}."
+        return f"{done} it replays {changes}{times} first, and loses nothing: {stands}."
+    return f"{done} it now would lose {changes}{times}: {stands}."
 
 
 def confirmation_needed(restore: restore_pb2.Restore) -> str:
@@ -121,7 +122,7 @@ def next_line(restore: restore_pb2.Restore) -> str:
     if restore.state == restore_pb2.RESTORE_STATE_PREPARED:
         return f"llmsr restore activate {restore.id}"
     if restore.state == restore_pb2.RESTORE_STATE_ACTIVE:
-        return f"llmsr restore revert {restore.id}, or llmsr restore release {restore.id}"
+        return f"llmsr restore revert {restore.id}\nOr:   llmsr restore release {restore.id}"
     if restore.state == restore_pb2.RESTORE_STATE_REVERTED:
         return f"llmsr restore release {restore.id}"
     return ""
@@ -131,7 +132,3 @@ def apply_line(verb: str, restore_id: str, confirmation: str) -> str:
     """The command that does what a dry run said."""
     confirm = f" --confirm {confirmation}" if confirmation else ""
     return f"llmsr restore {verb} {restore_id}{confirm} --apply"
-
-
-def _changes(count: int) -> str:
-    return "1 change" if count == 1 else f"{count:,} changes"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,15 @@ class Reloaded:
 
 
 @dataclass(frozen=True, slots=True)
+class EffectiveOption:
+    """One option as it is in force: the value redacted, and where it came from."""
+
+    option: str
+    value: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class Controlled:
     """The process that is steered. reload raises InvalidField and leaves everything as it was when it cannot."""
 
@@ -40,6 +49,7 @@ class Controlled:
     lifecycle: Lifecycle
     health: Health
     reload: Callable[[], Awaitable[Reloaded]]
+    options: Callable[[], Sequence[EffectiveOption]]
     logger: Any
 
 
@@ -52,6 +62,13 @@ class ControlServicer(control_service_pb2_grpc.ControlServiceServicer):
     async def GetState(self, request: pb.GetStateRequest, context: Any) -> pb.GetStateResponse:  # noqa: ARG002
         """The process as it sees itself."""
         return pb.GetStateResponse(process=self._message())
+
+    async def GetConfig(self, request: pb.GetConfigRequest, context: Any) -> pb.GetConfigResponse:  # noqa: ARG002
+        """The options in force."""
+        rows = [
+            pb.EffectiveOption(option=row.option, value=row.value, source=row.source) for row in self._process.options()
+        ]
+        return pb.GetConfigResponse(options=rows)
 
     async def Drain(self, request: pb.DrainRequest, context: Any) -> pb.DrainResponse:  # noqa: ARG002
         """Leaves the rotation and waits until no call is in flight."""

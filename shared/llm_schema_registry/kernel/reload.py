@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from llm_schema_registry import errors
-from llm_schema_registry.kernel.control import Reloaded
+from llm_schema_registry.kernel.control import EffectiveOption, Reloaded
 from llm_schema_registry.kernel.settings import ServiceSettings
+from llm_schema_registry.kernel.settings_pages import effective
 from llm_schema_registry.kernel.settings_sources import Loaded, SettingsInvalid, load, options
 
 S = TypeVar("S", bound=ServiceSettings)
+
+DEFAULT = "default"
+"""The source of an option that nothing sets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,7 @@ class Reloader(Generic[S]):
 
     def __init__(self, loaded: Loaded[S], environment: Mapping[str, str]) -> None:
         self._settings = loaded.settings
+        self._sources = dict(loaded.sources)
         self._environment = environment
         self._hooks: list[ReloadHook[S]] = []
 
@@ -47,18 +52,24 @@ class Reloader(Generic[S]):
         """Reads all sources and applies what changed. Raises InvalidField naming every option at fault."""
         model = type(self._settings)
         try:
-            fresh = load(model, self._environment).settings
+            found = load(model, self._environment)
         except SettingsInvalid as invalid:
             violations = [errors.Violation(found.option, str(found)) for found in invalid.problems]
             raise errors.InvalidField(
                 "The settings have errors; those before stay in force.", violations=violations
             ) from None
+        fresh = found.settings
         different = {option for option in options(model) if _of(fresh, option) != _of(self._settings, option)}
         hooked = {option for hook in self._hooks for option in hook.options}
         changed = different & hooked
         if changed:
             await self._apply(_with(self._settings, fresh, changed), changed)
+            self._sources |= {option: found.sources.get(option, DEFAULT) for option in changed}
         return Reloaded(tuple(sorted(changed)), tuple(sorted(different - changed)))
+
+    def options(self) -> list[EffectiveOption]:
+        """Every option as it is in force."""
+        return effective(Loaded(self._settings, self._sources))
 
     async def _apply(self, settings: S, changed: set[str]) -> None:
         done: list[ReloadHook[S]] = []

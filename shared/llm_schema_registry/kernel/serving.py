@@ -214,6 +214,7 @@ class Serving(Generic[S]):
                 lifecycle=self._lifecycle,
                 health=self._health,
                 reload=self._reloader.reload,
+                options=self._reloader.options,
                 logger=self._logger,
             )
         )

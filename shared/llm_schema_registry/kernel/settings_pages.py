@@ -5,26 +5,17 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pydantic import SecretStr
 from pydantic_core import PydanticUndefined
 
+from llm_schema_registry.kernel.control import EffectiveOption
 from llm_schema_registry.kernel.settings import Settings
 from llm_schema_registry.kernel.settings_sources import UNSET, Loaded, options, plain
 
 S = TypeVar("S", bound=Settings)
-
-
-@dataclass(frozen=True, slots=True)
-class EffectiveOption:
-    """One option as it is in force: the value redacted, and where it came from."""
-
-    option: str
-    value: str
-    source: str
 
 
 def effective(loaded: Loaded[S]) -> list[EffectiveOption]:

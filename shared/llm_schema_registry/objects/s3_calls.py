@@ -87,7 +87,7 @@ class Connection:
         options = self._options
         return Config(
             signature_version="s3v4",
-            s3={"addressing_style": "path" if options.path_style else "auto"},
+            s3={"addressing_style": _addressing(options)},
             connect_timeout=options.request_seconds,
             read_timeout=options.request_seconds,
             max_pool_connections=64,
@@ -194,6 +194,13 @@ class Attempts:
     async def pause(self) -> None:
         """Waits before the next attempt."""
         await self._calls.pause(self._made)
+
+
+def _addressing(options: S3Options) -> str:
+    """How a request names the bucket. Of another store than AWS `auto` would always be the path."""
+    if options.path_style:
+        return "path"
+    return "auto" if options.endpoint is None else "virtual"
 
 
 @functools.cache

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,11 @@ from typing import Any
 import pytest
 import typer
 
+from llm_schema_registry.cli.backup import EXAMPLE_BACKUP, EXAMPLE_OPERATION
 from llm_schema_registry.cli.command import EXAMPLES
 from llm_schema_registry.cli.main import app
-from tests.fix_cli import environment, run_here
-from tests.fix_service import Service
+from llm_schema_registry.cli.restore import EXAMPLE_RESTORE
+from tests.fix_cli import BackedUp, Ran, Restored, environment, run_here
 
 
 def command_paths(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -24,6 +27,7 @@ def command_paths(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[st
         yield from command_paths(below, (*path, name))
 
 
+SHELL_SYNTAX = frozenset("|<>$&;`")
 PATHS = list(command_paths(typer.main.get_command(app)))
 LEAVES = [path for path in PATHS if not any(other[: len(path)] == path and other != path for other in PATHS)]
 
@@ -43,23 +47,59 @@ def test_every_command_has_an_example(path: tuple[str, ...]) -> None:
     assert all(line.startswith("    ") for line in lines)
 
 
-@pytest.mark.parametrize("path", [(), *LEAVES], ids=lambda path: " ".join(path) or "llmsr")
-def test_examples_run_as_pasted(path: tuple[str, ...], registry: Service, tmp_path: Path) -> None:
-    """The lines run in a shell, in order, without error, also when other examples used their names before."""
-    program = tmp_path / "llmsr"
+def real_ids(path: tuple[str, ...], request: pytest.FixtureRequest) -> dict[str, str]:
+    """What the ids in examples stand for here. The examples of a command need it in a state that fits."""
+    backed_up: BackedUp = request.getfixturevalue("backed_up")
+    found = {
+        EXAMPLE_BACKUP: backed_up.spare if path == ("backup", "delete") else backed_up.proven,
+        EXAMPLE_OPERATION: backed_up.operation,
+    }
+    if path[:1] == ("restore",):
+        restored: Restored = request.getfixturevalue("restored")
+        found[EXAMPLE_RESTORE] = restored.active if path[1] == "revert" else restored.prepared
+    return found
+
+
+def known_run(script: str, request: pytest.FixtureRequest) -> Ran | None:
+    """How a script ended that a fixture has run as it is: preparing a restore takes some seconds."""
+    if not script.startswith("llmsr restore"):
+        return None
+    restored: Restored = request.getfixturevalue("restored")
+    return restored.told if script.strip() == restored.command else None
+
+
+def run_script(script: str, folder: Path, settings: dict[str, str]) -> Ran:
+    """Runs lines in a shell; those that need none in this process, which shows the same and takes no time to start."""
+    if not SHELL_SYNTAX & set(script):
+        runs = [run_here(*shlex.split(line)[1:], **settings) for line in script.splitlines()]
+        return next((ran for ran in runs if ran.status != 0), runs[-1])
+    program = folder / "llmsr"
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m llm_schema_registry.cli "$@"\n')
     program.chmod(0o755)
-    shell = environment(LLMSR_TARGET=registry.target)
-    script = examples(path).replace("/tmp/", f"{tmp_path}/")
-
+    shell = environment(**settings)
     done = subprocess.run(
         ["bash", "-e", "-o", "pipefail"],
         input=script,
-        env={**shell, "PATH": f"{tmp_path}:{shell['PATH']}"},
+        env={**shell, "PATH": f"{folder}:{shell['PATH']}"},
         capture_output=True,
         text=True,
         check=False,
     )
+    return Ran(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.mark.parametrize("path", [(), *LEAVES], ids=lambda path: " ".join(path) or "llmsr")
+def test_examples_run_as_pasted(
+    path: tuple[str, ...], backed_up: BackedUp, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """The lines run in order, without error, also when other examples used their names before. Ids of backups, restores
+    and operations are replaced by ones that exist; everything else is as the help has it.
+    """
+    script = textwrap.dedent(examples(path)).replace("/tmp/", f"{tmp_path}/")
+    for told, real in real_ids(path, request).items():
+        script = script.replace(told, real)
+
+    ran = known_run(script, request) or run_script(script, tmp_path, backed_up.settings)
 
     assert script.strip()
-    assert done.returncode == 0, done.stderr
+    assert ran.status == 0, ran.stderr + ran.stdout

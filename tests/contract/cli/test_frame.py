@@ -57,15 +57,16 @@ def test_nobody_there_is_unreachable(closed_port: int) -> None:
     target = f"127.0.0.1:{closed_port}"
     call = ["schema", "list", "--target", target]
 
-    human, machine = at_once([call, [*call, "--output", "json"]])
+    human, machine, backup = at_once([call, [*call, "--output", "json"], ["backup", "list", "--backup-target", target]])
 
-    assert (human.status, machine.status) == (3, 3)
+    assert (human.status, machine.status, backup.status) == (3, 3, 3)
     assert human.stdout == ""
     assert human.stderr == (
         f"Error: The registry at {target} cannot be reached: nothing listens there.\nReason: UNREACHABLE\n"
     )
     assert (machine.error["reason"], machine.error["code"]) == ("UNREACHABLE", "UNAVAILABLE")
     assert machine.error["metadata"] == {"target": target}
+    assert backup.stderr.startswith(f"Error: The backup service at {target} cannot be reached: nothing listens there.")
 
 
 def test_nobody_there_for_a_stream(closed_port: int, tmp_path: Path) -> None:
@@ -114,6 +115,11 @@ def test_no_answer_in_time_is_unreachable(silent_port: int) -> None:
         ["schema", "validate", "orders"],
         ["schema", "validate", "orders", "-", "-"],
         ["schema", "validate", "orders", "-", "--lines", "--encoding", "binary"],
+        ["backup", "show"],
+        ["backup", "list", "--kind", "weekly"],
+        ["backup", "list", "--backup-target", "somewhere"],
+        ["backup", "verify", "x", "--level", "V9"],
+        ["restore", "activate"],
     ],
 )
 def test_a_wrong_command_line_is_usage(arguments: list[str]) -> None:

@@ -145,6 +145,16 @@ async def test_each_call_has_the_deadline_of_its_method() -> None:
     assert own == pytest.approx(2, abs=1)
 
 
+async def test_a_client_may_have_a_timeout_of_its_own() -> None:
+    """It holds for calls without one, instead of each method's default."""
+    scripted = Scripted(lambda *_: schema_service_pb2.GetSchemaResponse())
+    async with serving(scripted) as target, RegistryClient(target, timeout_seconds=60) as client:
+        await client.call(client.schemas.GetSchema, schema_service_pb2.GetSchemaRequest(id=1))
+        await client.call(client.schemas.GetSchema, schema_service_pb2.GetSchemaRequest(id=1), timeout_seconds=2)
+
+    assert scripted.remaining == [pytest.approx(60, abs=5), pytest.approx(2, abs=1)]
+
+
 async def test_a_deadline_that_passes_is_an_error_of_ours() -> None:
     """Deadline, not a class of the transport."""
 
@@ -188,6 +198,13 @@ def test_the_service_config_follows_the_policies() -> None:
             assert ("retryPolicy" in entry) == rules.retryable
             assert "timeout" not in entry
     assert found == {}
+
+
+def test_every_service_that_a_client_calls_is_in_the_service_config() -> None:
+    """Deadlines and repeats are those of the contract, for the registry and for the backup service."""
+    names = {service.name for service in services()}
+
+    assert {"SchemaService", "BackupService", "RestoreService", "OperationService"} <= names
 
 
 def test_only_what_is_safe_is_repeated() -> None:

@@ -1,6 +1,8 @@
 """Stands in for a service in tests of the launcher: answers its health page and stops on SIGTERM.
 
-stand_in.py [--never-ready] [--deaf] [--fail] [--impatient]
+stand_in.py [--never-ready] [--deaf] [--fail] [--impatient] [--make-fails] [--make-waits] [--make FOLDER]
+
+--make: makes a file in the folder, as a service makes its keys before its first start, and ends.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 
@@ -24,7 +27,21 @@ class Health(http.server.BaseHTTPRequestHandler):
         """Says nothing."""
 
 
+def make(folder: Path) -> None:
+    """Makes `key`; or says why not; or waits to be ended, once `making` is there."""
+    if "--make-fails" in sys.argv:
+        raise SystemExit("the disk has a cold")
+    folder.mkdir()
+    if "--make-waits" in sys.argv:
+        (folder / "making").touch()
+        threading.Event().wait()
+    (folder / "key").touch()
+
+
 def main() -> None:
+    if "--make" in sys.argv:
+        make(Path(sys.argv[-1]))
+        return
     if "--fail" in sys.argv:
         raise SystemExit("the database has a cold")
     # Before the first thread: all of them inherit it.

@@ -17,7 +17,7 @@ import psycopg
 import pytest
 
 from deploy.local.ports import HOST, free_port
-from tests.fix_launcher import ROOT, Launch, Launched, children, wait_gone
+from tests.fix_launcher import LINE_SECONDS, ROOT, Launch, Launched, children, wait_gone
 
 LATER_START_SECONDS = 5
 
@@ -179,6 +179,48 @@ def test_stop_during_start(launch_stand_in: Launch) -> None:
 
     assert code == 0
     assert "PostgreSQL stopped after" in said
+
+
+def test_what_is_made_first(launch_stand_in: Launch, local_home: Path) -> None:
+    """What a service needs before its first start is made once: a later start finds it, and keeps it."""
+    launched = launch_stand_in("--makes")
+    launched.wait_started()
+    made = (local_home / "made" / "key").stat().st_mtime_ns
+    launched.signal(signal.SIGINT)
+    launched.wait_exit()
+
+    launch_stand_in("--makes").wait_started()
+
+    assert (local_home / "made" / "key").stat().st_mtime_ns == made
+
+
+def test_what_cannot_be_made_is_told(launch_stand_in: Launch, local_home: Path) -> None:
+    """When that fails the launcher says what the program said, stops the servers, and exits with 1."""
+    code, said = launch_stand_in("--make-fails").wait_exit()
+
+    assert code == 1
+    assert f"stand_in could not make {local_home / 'made' / 'key'}" in said
+    assert "the disk has a cold" in said
+    assert "PostgreSQL stopped after" in said
+    assert "Traceback" not in said
+
+
+def test_stop_while_something_is_made(launch_stand_in: Launch, local_home: Path) -> None:
+    """Ctrl-C in a terminal reaches what is being made too: everything stops in order, and the exit code is 0."""
+    launched = launch_stand_in("--make-waits", start_new_session=True)
+    launched.wait_line("Valkey is ready")
+    making = local_home / "made" / "making"
+    deadline = time.monotonic() + LINE_SECONDS
+    while not making.exists():
+        assert time.monotonic() < deadline, "nothing was made"
+        time.sleep(0.02)
+
+    os.killpg(launched.process.pid, signal.SIGINT)
+    code, said = launched.wait_exit()
+
+    assert code == 0, said
+    assert "PostgreSQL stopped after" in said
+    assert "Traceback" not in said
 
 
 def test_second_signal_forces(launch_stand_in: Launch) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.fix_launcher import ROOT, Launch, Launched, children, wait_gone
+
+BACKUP_ID = "[0-9A-HJKMNP-TV-Z]{26}"
 
 
 class Banner:
@@ -46,7 +50,8 @@ def banner(launch: Launch, local_home: Path) -> Banner:
 
 
 def test_pasted_lines(banner: Banner) -> None:
-    """A pasted line registers a schema, another reads it back, others show health, state and tables."""
+    """A pasted line registers a schema, another reads it back, others show health and state; two more make a backup and
+    list it."""
     registered = json.loads(banner.paste("buf", "/RegisterSchema"))
     read = json.loads(banner.paste("buf", "/GetSchema"))
 
@@ -56,6 +61,9 @@ def test_pasted_lines(banner: Banner) -> None:
     assert json.loads(banner.paste("buf", "Health/Check")) == {"status": "SERVING"}
     assert json.loads(banner.paste("buf", "GetState"))["process"]["state"] == "SERVICE_STATE_SERVING"
     assert json.loads(banner.paste("curl -s", "/health/ready"))
+    made = re.search(rf"\b{BACKUP_ID}\b", banner.paste("llmsr", "backup create"))
+    assert made is not None
+    assert made[0] in banner.paste("llmsr", "backup list")
 
 
 def test_pasted_grpcurl_lines(banner: Banner) -> None:
@@ -67,21 +75,33 @@ def test_pasted_grpcurl_lines(banner: Banner) -> None:
     assert json.loads(banner.paste("grpcurl", "Health/Check")) == {"status": "SERVING"}
 
 
-def test_schemas_survive_a_restart(launch: Launch, local_home: Path) -> None:
-    """What was registered before Ctrl-C is there after the next start."""
+def keys(home: Path) -> dict[str, tuple[int, bytes]]:
+    """Modes and contents of the keys in a data folder."""
+    return {path.name: (stat.S_IMODE(path.stat().st_mode), path.read_bytes()) for path in (home / "keys").iterdir()}
+
+
+def test_everything_survives_a_restart(launch: Launch, local_home: Path) -> None:
+    """What was registered before Ctrl-C is there after the next start, with the keys that the first one made. The
+    services stop before the servers, the newest first."""
     launched = start(launch, local_home)
     Banner(launched).paste("buf", "/RegisterSchema")
+    first = keys(local_home)
     launched.signal(signal.SIGINT)
     code, said = launched.wait_exit()
 
     again = Banner(start(launch, local_home))
 
     assert code == 0, said
+    stops = [line.partition(" stopped after ")[0] for line in said.splitlines() if " stopped after " in line]
+    assert stops == ["backup", "registry", "Valkey", "PostgreSQL"]
     assert json.loads(again.paste("buf", "/GetSchema"))["schema"]["id"] == 1
+    assert keys(local_home) == first
+    private = {name for name, (mode, _) in first.items() if mode == 0o600}
+    assert private == {"signing.pem", "recipient.key", "offline.pem"}
 
 
 def test_kill_leaves_no_service(launch: Launch, local_home: Path) -> None:
-    """After kill -9 of the launcher the service ends too, by itself and in order."""
+    """After kill -9 of the launcher the services end too, by themselves and in order."""
     launched = start(launch, local_home)
     launched.wait_started()
     started = children(launched.process.pid)
@@ -89,6 +109,7 @@ def test_kill_leaves_no_service(launch: Launch, local_home: Path) -> None:
     launched.signal(signal.SIGKILL)
     launched.wait_exit()
 
-    assert len(started) == 3
+    assert len(started) == len(("PostgreSQL", "Valkey", "registry", "backup"))
     assert wait_gone(started) == []
-    assert "shutdown begins cause=SIGTERM" in (local_home / "registry.log").read_text()
+    for service in ("registry", "backup"):
+        assert "shutdown begins cause=SIGTERM" in (local_home / f"{service}.log").read_text()

@@ -1,0 +1,43 @@
+"""The table of faults: what was injected, and what came of it, printed at the end of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+ROWS = pytest.StashKey[list[tuple[str, str, str]]]()
+
+FaultTable = Callable[[str, str, str], None]
+
+
+@pytest.fixture
+def fault_table(request: pytest.FixtureRequest) -> FaultTable:
+    """Adds a row: `fault_table("T1", "kill -9 before the commit", "nothing listed, the next run succeeded")`."""
+    rows = request.config.stash[ROWS]
+
+    def add(case: str, injected: str, outcome: str) -> None:
+        rows.append((case, injected, outcome))
+
+    return add
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Begins an empty table."""
+    config.stash[ROWS] = []
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Prints the rows by case."""
+    rows = config.stash.get(ROWS, [])
+    if not rows:
+        return
+    terminalreporter.section("faults")
+    terminalreporter.line("case | injected | outcome")
+    for row in sorted(rows, key=_order):
+        terminalreporter.line(" | ".join(row))
+
+
+def _order(row: tuple[str, str, str]) -> tuple[str, int, str]:
+    letters = row[0].rstrip("0123456789")
+    return letters, int(row[0][len(letters) :] or 0), row[1]

@@ -1,0 +1,291 @@
+"""What happens by itself: what is due when, and that nothing that fails keeps the rest from being done."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from llm_schema_registry import errors
+from services.backup.adapters.recipients import system_dice
+from services.backup.domain.model import Kind, Level
+from services.backup.domain.schedules import Schedule
+from services.backup.usecases import keeping as module
+from services.backup.usecases.catalog import Entry, Evidence, Listing
+from services.backup.usecases.keeping import Hands, Keeping, Plans
+from services.backup.usecases.operations import Operations
+from tests.backup_parts import NOON, Parts, again, make_parts
+from tests.fix_fault_table import FaultTable
+from tests.object_faults import Raise
+
+DOWN = errors.ObjectStoreUnavailable("the store of the test is down")
+HOURLY, DAILY = Schedule(Kind.HOURLY, "7 * * * *"), Schedule(Kind.DAILY, "20 1 * * *")
+
+
+class Elected:
+    """An election that everybody wins."""
+
+    @asynccontextmanager
+    async def held(self, office: str) -> AsyncIterator[bool]:  # noqa: ARG002
+        """See Election."""
+        yield True
+
+
+async def nothing(*_: object) -> list[Any]:
+    """What has nothing to do."""
+    return []
+
+
+def keep(parts: Parts, *schedules: Schedule, **changes: Any) -> Keeping:
+    """The chores of a process. Restores and drills have nothing to do."""
+    operations = Operations(parts.store, parts.clock, system_dice, "here", lambda *_, **__: None)
+    swap: Any = SimpleNamespace(unfinished=nothing, release_old=nothing, prepare=SimpleNamespace(sweep=nothing))
+    hands = Hands(
+        operations, parts.make, changes.get("verify", parts.verify), changes.get("drill"), parts.prune, swap, None
+    )  # type: ignore[arg-type]
+    plans = Plans(schedules, None, changes.get("enabled", True))
+
+    def report(event: str, **facts: object) -> None:
+        parts.reported.append(f"{event} {facts}")
+
+    return Keeping(parts.repository, hands, plans, report)
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Parts:
+    """Use cases beside a registry with a little content."""
+    parts = make_parts(tmp_path)
+    parts.registry.write(3)
+    parts.registry.dump_bytes = 5000
+    return parts
+
+
+async def kinds(parts: Parts) -> list[Kind]:
+    """Kinds of all backups, oldest first."""
+    return [entry.manifest.kind for entry in reversed((await parts.repository.catalog.listing()).entries)]
+
+
+async def test_a_new_repository_gets_its_first_backup_at_once(parts: Parts) -> None:
+    """Nobody waits for the next daily moment."""
+    await keep(parts, HOURLY, DAILY).make_due()
+
+    assert await kinds(parts) == [Kind.DAILY]
+
+
+async def test_a_new_repository_without_a_daily_schedule_gets_one_too(parts: Parts) -> None:
+    """The first schedule there is makes the first backup."""
+    await keep(parts, HOURLY).make_due()
+
+    assert await kinds(parts) == [Kind.HOURLY]
+
+
+async def test_missed_moments_are_made_up_for_once(parts: Parts) -> None:
+    """After hours of standing still one late backup is made, and then none until the next moment."""
+    keeping = keep(parts, HOURLY)
+    await keeping.make_due()
+    parts.clock.move(hours=5)
+    for _ in range(3):
+        await keeping.make_due()
+        parts.clock.move(minutes=5)
+
+    slots = [entry.manifest.slot for entry in (await parts.repository.catalog.listing()).entries]
+    assert slots == [NOON + timedelta(hours=4, minutes=7), NOON - timedelta(minutes=53)]
+
+
+async def test_a_slot_of_a_wrong_clock_stops_nothing(parts: Parts, fault_table: FaultTable) -> None:
+    """T24: a backup for a moment that has not come does not stop the schedule until then."""
+    await parts.backup(Kind.HOURLY, slot=NOON + timedelta(days=30))
+
+    await keep(parts, HOURLY).make_due()
+    parts.clock.move(hours=1)
+    await keep(parts, HOURLY).make_due()
+
+    assert len(await parts.ids()) == 3
+    fault_table("T24", "slot 30 days ahead by a wrong clock", "hourly backups go on")
+
+
+async def test_two_leaders_make_one_backup_a_slot(parts: Parts, fault_table: FaultTable) -> None:
+    """T17: two processes that both believe to lead make one backup of a moment."""
+    other = again(parts)
+    await asyncio.gather(keep(parts, HOURLY).make_due(), keep(other, HOURLY).make_due())
+
+    assert len(await parts.ids()) == 1
+    fault_table("T17", "two leaders, same moment", "one backup")
+
+
+async def test_one_kind_that_fails_does_not_stop_the_others(parts: Parts) -> None:
+    """Every schedule is tried, and the first failure is told."""
+    keeping = keep(parts, HOURLY, DAILY)
+    await keeping.make_due()
+    parts.clock.move(hours=14)
+    tried: list[Kind] = []
+
+    async def run(wanted: Any, running: Any) -> Any:
+        tried.append(wanted.kind)
+        raise errors.BackupFailed(f"{wanted.kind.value} of the test")
+
+    parts.make.run = run  # type: ignore[method-assign]
+    with pytest.raises(errors.BackupFailed, match="hourly"):
+        await keeping.make_due()
+
+    assert tried == [Kind.HOURLY, Kind.DAILY]
+
+
+async def test_a_backup_that_cannot_be_verified_is_put_off(parts: Parts) -> None:
+    """One whose key nobody has keeps no other from being verified."""
+    blocked = await parts.backup(Kind.DAILY, slot=NOON)
+    parts.clock.move(minutes=1)
+    free = await parts.backup(Kind.DAILY, slot=NOON + timedelta(days=1))
+    verify = parts.verify.run
+    names = [free.id, blocked.id]
+
+    async def run(backup_id: str, level: Level, running: Any) -> Any:
+        if backup_id == names[0]:
+            raise errors.KeyUnavailable("nobody has it")
+        return await verify(backup_id, level, running)
+
+    parts.verify.run = run  # type: ignore[method-assign]
+    keeping = keep(parts, HOURLY)
+    with pytest.raises(errors.KeyUnavailable):
+        await keeping.verify_due()
+    await keeping.verify_due()
+
+    assert (await parts.repository.catalog.get(names[1])).level is Level.V3
+
+
+def _entry(kind: Kind, *evidence: tuple[Level, datetime, bool]) -> Entry:
+    manifest: Any = SimpleNamespace(kind=kind, id=f"{kind.value}-{len(evidence)}")
+    found = sorted((Evidence(*each) for each in evidence), key=lambda each: each.time, reverse=True)
+    return Entry(manifest=manifest, sha256=b"", evidence=tuple(found))
+
+
+@pytest.mark.parametrize(
+    ("entries", "expected"),
+    [
+        ([_entry(Kind.DAILY, (Level.V2, NOON, True))], ("daily-1", Level.V3)),
+        ([_entry(Kind.DAILY, (Level.V3, NOON, True))], ("daily-1", Level.V4)),
+        ([_entry(Kind.DAILY, (Level.V4, NOON, True))], None),
+        ([_entry(Kind.DAILY, (Level.V1, NOON, False))], None),
+        ([_entry(Kind.DAILY, (Level.V3, NOON, True), (Level.V4, NOON, False))], None),
+        ([_entry(Kind.HOURLY, (Level.V2, NOON, True))], ("hourly-1", Level.V3)),
+        ([_entry(Kind.HOURLY, (Level.V3, NOON - timedelta(days=8), True))], ("hourly-1", Level.V3)),
+        ([_entry(Kind.HOURLY, (Level.V3, NOON - timedelta(days=6), True))], None),
+    ],
+)
+def test_what_is_verified_next(parts: Parts, entries: list[Entry], expected: tuple[str, Level] | None) -> None:
+    """Daily ones to V3, the newest to V4, all again after a week; what was found damaged is not read in every round."""
+    assert keep(parts, HOURLY).next_verification(Listing(tuple(entries))) == expected
+
+
+async def test_a_long_verification_makes_no_backup_late(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one is verified, or copied, for as long as it takes, backups are made at their moments."""
+    monkeypatch.setattr(module, "ROUND_SECONDS", 0.001)
+    began, go = asyncio.Event(), asyncio.Event()
+
+    async def run(*_: Any) -> Any:
+        began.set()
+        await go.wait()
+        raise errors.KeyUnavailable("of the test")
+
+    parts.verify.run = run  # type: ignore[method-assign]
+    keeping = keep(parts, HOURLY)
+    running = asyncio.create_task(keeping.run(Elected()))
+    await began.wait()
+    parts.clock.move(hours=1)
+    while len(await parts.ids()) < 2:  # noqa: ASYNC110 - what is waited for is in the store
+        await asyncio.sleep(0.001)
+    go.set()
+    running.cancel()
+    await asyncio.wait({running})
+
+    assert keeping.state.leading is False
+
+
+async def _runs(keeping: Keeping, holds: Callable[[], Awaitable[bool]]) -> None:
+    """Lets the chores run until something holds."""
+    running = asyncio.create_task(keeping.run(Elected()))
+    while not await holds():
+        assert not running.done()
+        await asyncio.sleep(0.001)
+    running.cancel()
+    await asyncio.wait({running})
+
+
+async def test_a_defect_of_a_chore_ends_nothing(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What nobody foresaw is logged and told, and the other chores go on."""
+    monkeypatch.setattr(module, "ROUND_SECONDS", 0.001)
+
+    async def defect() -> list[Any]:
+        raise KeyError("of the test")
+
+    keeping = keep(parts, HOURLY)
+    keeping._hands.swap.unfinished = defect  # type: ignore[method-assign]
+
+    async def made() -> bool:
+        return bool(await parts.ids()) and "unfinished restores" in keeping.state.problems
+
+    await _runs(keeping, made)
+
+    assert any("chore failed by a defect" in each for each in parts.reported)
+
+
+async def test_losing_the_office_ends_the_leading_and_not_the_task(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process whose lease was taken leads again when it can."""
+    monkeypatch.setattr(module, "ROUND_SECONDS", 0.001)
+    keeping = keep(parts)
+    lease_key = "leases/schedule.json"
+    generations: set[bytes] = set()
+
+    async def led_twice() -> bool:
+        if keeping.state.leading:
+            content, _ = await parts.store.get(lease_key)
+            if content not in generations:
+                generations.add(content)
+                parts.clock.time += timedelta(seconds=60)
+                parts.clock.seconds += 60
+        return len(generations) > 1 and keeping.state.leading
+
+    monkeypatch.setattr("services.backup.usecases.leases.LeaseTimes.__init__.__defaults__", (30.0, 0.002, 20.0))
+    parts.repository.leases._times = type(parts.repository.leases._times)(30.0, 0.002, 20.0)
+
+    await _runs(keeping, led_twice)
+
+
+async def test_failures_are_told_once_and_tried_ever_less_often(parts: Parts) -> None:
+    """A chore that fails is repeated after a minute, then later and later; its success clears it."""
+    keeping = keep(parts, HOURLY)
+    chore = next(each for each in keeping._chores if each.name == "backups")
+    waits = []
+    for _ in range(6):
+        parts.plan.add("list", Raise(DOWN))
+        await keeping._do(chore)
+        waits.append(chore.next_time - parts.clock.monotonic())
+    parts.plan._faults.clear()
+    told = await keeping.check()
+    await keeping._do(chore)
+
+    assert waits == [60, 120, 240, 480, 900, 900]
+    assert told == f"backups: {DOWN.message}"
+    assert await keeping.check() is None
+    assert sum("chore failed" in each for each in parts.reported) == 1
+
+
+async def test_without_schedules_nothing_is_made_or_deleted(parts: Parts) -> None:
+    """What is switched off does nothing; unfinished restores are still ended."""
+    names = {chore.name for chore in keep(parts, enabled=False)._chores}
+
+    assert not names & {"backups", "verification", "drill", "retention"}
+    assert "unfinished restores" in names
+
+
+def test_the_calendar_begins_in_utc() -> None:
+    """The moment before all others is an aware one, so that it can be compared."""
+    assert datetime.min.replace(tzinfo=UTC) < NOON
