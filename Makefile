@@ -10,6 +10,8 @@ PYTHON ?= $(or $(shell for name in python3.11 python3.12 python3.13 python3; do 
 	"$$name" -c '$(AT_LEAST)' >/dev/null 2>&1 && echo "$$name" && break; done),python3)
 PY := .venv/bin/python
 STAMP := .venv/.installed
+# Processes that run the tests, each with servers of its own; 0 runs them in one.
+WORKERS ?= 2
 # More arguments for pytest, for example ARGS="-k launcher -x".
 ARGS ?=
 SEED := $(or $(SEED),$(shell od -An -N3 -tu4 /dev/urandom | tr -d ' '))
@@ -37,12 +39,12 @@ run: proto ## Run a whole registry on this machine; Ctrl-C stops it
 
 .PHONY: test
 test: proto ## Run the tests against real servers
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 .PHONY: test-slow
 test-slow: proto ## Run the long tests (SEED=... repeats a run)
 	@echo "seed: $(SEED) (repeat with: make test-slow SEED=$(SEED))"
-	$(PY) -m pytest -m slow --hypothesis-seed=$(SEED) $(ARGS)
+	$(PY) -m pytest -n $(WORKERS) --dist loadfile -m slow --hypothesis-seed=$(SEED) $(ARGS)
 
 .PHONY: check
 check: proto ## Check format, lint, types and protos, then run the tests

@@ -294,14 +294,16 @@ def recipient(folder: Path, name: str = "recipient.key") -> Recipient:
 
 
 def make_parts(folder: Path, **changes: Any) -> Parts:
-    """The use cases over `<folder>/store`. changes: `recipients`, `clock`, `registry`, `seed`, `owner`, `failpoints`,
-    `policy`, `rules`."""
+    """The use cases over `<folder>/store`.
+
+    changes: `recipients`, `clock`, `registry`, `store`, `seed`, `owner`, `failpoints`, `policy`, `rules`.
+    """
     clock: HandClock = changes.get("clock") or HandClock()
     registry: MemoryRegistry = changes.get("registry") or MemoryRegistry(clock)
     registry.clock = clock
     place = changes.get("store_folder", folder / "store")
     plan = Plan()
-    store: ObjectStore = FaultyStore(DirectoryStore(place, clock.now), plan)
+    store: ObjectStore = changes.get("store") or FaultyStore(DirectoryStore(place, clock.now), plan)
     signer = Signer.of(changes.get("seed", b"s" * 32))
     recipients = changes["recipients"] if "recipients" in changes else (recipient(folder),)
     points: Failpoints = changes.get("failpoints") or NoFailpoints()

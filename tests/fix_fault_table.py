@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
+PROPERTY = "fault"
+"""Of a test's report: a row. Reports also come from other processes that run tests."""
 ROWS = pytest.StashKey[list[tuple[str, str, str]]]()
 
 FaultTable = Callable[[str, str, str], None]
@@ -14,17 +17,29 @@ FaultTable = Callable[[str, str, str], None]
 @pytest.fixture
 def fault_table(request: pytest.FixtureRequest) -> FaultTable:
     """Adds a row: `fault_table("T1", "kill -9 before the commit", "nothing listed, the next run succeeded")`."""
-    rows = request.config.stash[ROWS]
 
     def add(case: str, injected: str, outcome: str) -> None:
-        rows.append((case, injected, outcome))
+        request.node.user_properties.append((PROPERTY, (case, injected, outcome)))
 
     return add
 
 
+class _Rows:
+    """Collects the rows of one run."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._rows = config.stash.setdefault(ROWS, [])
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Takes a test's rows, once, after it passed."""
+        if report.when == "teardown":
+            found: list[Any] = [row for name, row in report.user_properties if name == PROPERTY]
+            self._rows += [(case, injected, outcome) for case, injected, outcome in found]
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Begins an empty table."""
-    config.stash[ROWS] = []
+    config.pluginmanager.register(_Rows(config), "fault-rows")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ OURS_BY_DESIGN = ("multiprocessing.resource_tracker", "multiprocessing.forkserve
 """Python ends these with the process that they serve."""
 
 LEFT_BEHIND = pytest.StashKey[list[str]]()
+OUTPUT = "left_behind"
 
 
 def pytest_configure() -> None:
@@ -27,11 +29,23 @@ def pytest_configure() -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """After all fixtures are torn down: names and kills what still runs, and fails the run."""
     left = [] if sys.platform != "linux" else _living_children()
-    session.config.stash[LEFT_BEHIND] = [f"{pid}: {command}" for pid, command in left]
+    told = session.config.stash.setdefault(LEFT_BEHIND, [])
+    told += [f"{pid}: {command}" for pid, command in left]
     for pid, _ in left:
         os.kill(pid, signal.SIGKILL)
-    if left and session.exitstatus == pytest.ExitCode.OK:
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        # One of several processes that run the tests: the one above them tells.
+        output[OUTPUT] = told
+    elif told and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Takes over what a process that ran tests left behind."""
+    told = node.config.stash.setdefault(LEFT_BEHIND, [])
+    told += getattr(node, "workeroutput", {}).get(OUTPUT, [])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -140,7 +140,7 @@ class World:
 class Moments:
     """Counts calls. act: called with the count and name of each; what it raises is what the call raises."""
 
-    act: Callable[[int, str], None] = lambda count, name: None
+    act: Callable[[int, str], None] = lambda _count, _name: None
     count: int = 0
     names: list[str] = field(default_factory=list)
     dead: bool = False
@@ -382,7 +382,7 @@ class LiveSource:
         """See Source."""
         return self._live().history[after : after + limit]
 
-    async def wait(self, timeout_seconds: float) -> None:  # noqa: ARG002
+    async def wait(self, timeout_seconds: float) -> None:
         """See Source."""
 
     async def check(self) -> None:

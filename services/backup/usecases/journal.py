@@ -39,7 +39,9 @@ class Journal:
         not: `get` tells.
         """
         changed = replace(restore, **changes, number=restore.number + 1)
-        content = encode_signed(KIND, to_document(changed), self._repository.signer)
+        # A store takes the same bytes twice as one write that was repeated: two writers must not write the same.
+        document = to_document(changed) | {"written_by": self._repository.dice(8).hex()}
+        content = encode_signed(KIND, document, self._repository.signer)
         await self._repository.failpoints.reached(f"journal.{changed.state.value}")
         try:
             # A write that went on by itself could follow what its caller wrote next.

@@ -402,7 +402,10 @@ class Swap:
     async def abandoned(self) -> list[Restore]:
         """Those of them whose process is gone, or has not said for seconds that it is not."""
         unfinished = await self.unfinished()
-        return [] if not unfinished or await self._repository.leases.holder(SWAPPING) else unfinished
+        if not unfinished or await self._repository.leases.holder(SWAPPING):
+            return []
+        # One that ended between the two looks left its office as well, and wrote so.
+        return [restore for restore in await self.unfinished() if restore in unfinished]
 
     async def go_on(self, restore_id: str, running: Running) -> Subject:
         """Ends a swap that another process began. Raises as `activate` and `revert` do.

@@ -1,15 +1,20 @@
 """Reads a whole registry's database in one snapshot and says what is wrong with it. Writes nothing.
 
-Memory is bounded by one batch of contents or changes, whatever the size of the database.
+Contents and history are read side by side, on two connections that share the snapshot. Memory is bounded by a batch of
+changes, one of contents, and those of contents that are in work (BATCHES_AT_ONCE, BYTES_AT_ONCE), whatever the size of
+the database.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
-from psycopg import IsolationLevel
+from psycopg import IsolationLevel, sql
 
 from llm_schema_registry import errors
 from llm_schema_registry.kernel.postgres import PostgresOptions
@@ -18,16 +23,22 @@ from services.registry.adapters.workers import WorkerPool
 from services.registry.domain.events import EpochStarted, SettingsChanged
 from services.registry.domain.fingerprint import fingerprint
 from services.registry.domain.model import Format, Reference, Schema, Settings
+from services.registry.tools.apart import Apart, Content, mismatch, problems, unreadable
 from services.registry.tools.check_tables import QUESTIONS, exceptions
 from services.registry.tools.place import PlaceConnection, Row, answered, connect
-from services.registry.tools.reading import WORK_SECONDS_MAX, PlaceStore, library
+from services.registry.tools.reading import WORK_SECONDS_MAX, PlaceStore, languages, library
 from services.registry.tools.stored import NotAChange, event
-from services.registry.usecases.library import Library
+
+T = TypeVar("T")
 
 PROBLEMS_MAX = 100
-BATCH_ROWS = 200
-AT_ONCE = 4
-"""Contents of a batch that are read at the same time, for the workers' sake."""
+BATCH_ROWS = 100
+BATCHES_AT_ONCE = 4
+"""Batches of contents that are in work at the same time, for the workers' sake."""
+BYTES_AT_ONCE = 32 << 20
+"""Characters of contents in work beyond which no further batch joins them."""
+
+_FORMATS = frozenset(Format)
 
 _CONTENTS = b"""
 SELECT s.id, s.format, s.text, s.identity, s.semantic, s.create_time, s.dialect, r.names, r.subjects, r.versions
@@ -45,6 +56,8 @@ _CHANGES = b"""
 SELECT position, epoch, subject, kind, payload_version, payload FROM registry.changes ORDER BY position
 """
 _HEAD = b"SELECT epoch, position, floor, global_settings FROM registry.head"
+_TEXT = 2
+"""Where a row of contents has its text."""
 _LINES = b"SELECT id, parent, fork_position FROM registry.epochs ORDER BY id"
 
 
@@ -76,18 +89,45 @@ async def check(options: PostgresOptions, schema: str) -> Checked:
     Every live content is parsed and its fingerprints made anew; every change's payload is read; the tables are asked
     what check_tables.py says.
     """
-    findings = _Findings()
-    connection = await connect(options, schema)
-    async with WorkerPool(seconds_max=WORK_SECONDS_MAX) as workers, connection:
+    async with WorkerPool(seconds_max=WORK_SECONDS_MAX) as workers:
         with answered():
+            async with _snapshot(options, schema) as (first, second):
+                history = _History(first, _Findings())
+                contents = _Contents(second, workers, _Findings())
+                changes, schemas = await _both(history, contents)
+    found = (*history.findings.problems, *contents.findings.problems)
+    return Checked(schemas, changes, found[:PROBLEMS_MAX])
+
+
+@asynccontextmanager
+async def _snapshot(options: PostgresOptions, schema: str) -> AsyncIterator[tuple[PlaceConnection, PlaceConnection]]:
+    """Two connections in transactions that see the same, and write nothing."""
+    async with await connect(options, schema) as first, await connect(options, schema) as second:
+        for connection in (first, second):
             await connection.set_isolation_level(IsolationLevel.REPEATABLE_READ)
             await connection.set_read_only(True)
-            async with connection.transaction():
-                changes = await _History(connection, findings).check()
-                store = PlaceStore(connection, frozen=True)
-                contents = _Contents(store, library(store, workers), findings)
-                schemas = await contents.check(connection)
-    return Checked(schemas, changes, tuple(findings.problems))
+        async with first.transaction(), second.transaction():
+            found = await (await first.execute(b"SELECT pg_export_snapshot()")).fetchone()
+            assert found is not None, "a function returns a row"
+            await second.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(found[0])))
+            yield first, second
+
+
+async def _both(history: _History, contents: _Contents) -> tuple[int, int]:
+    """How many changes and contents were read. When one fails, the other ends first."""
+    tasks = [asyncio.create_task(history.check()), asyncio.create_task(contents.check())]
+    try:
+        changes, schemas = await asyncio.gather(*tasks)
+    finally:
+        await _ended(tasks)
+    return changes, schemas
+
+
+async def _ended(tasks: Sequence[asyncio.Task[T]]) -> None:
+    """Cancels tasks and waits for their end."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _streamed(connection: PlaceConnection, name: str, statement: bytes) -> AsyncIterator[Sequence[Row]]:
@@ -101,66 +141,82 @@ async def _streamed(connection: PlaceConnection, name: str, statement: bytes) ->
 class _Contents:
     """Reads every content again."""
 
-    def __init__(self, store: PlaceStore, reader: Library, findings: _Findings) -> None:
-        self._store = store
-        self._library = reader
-        self._findings = findings
-        self._places = asyncio.Semaphore(AT_ONCE)
+    def __init__(self, connection: PlaceConnection, workers: WorkerPool, findings: _Findings) -> None:
+        self.findings = findings
+        self._connection = connection
+        self._store = PlaceStore(connection, frozen=True)
+        self._library = library(self._store, workers)
+        self._apart = Apart(languages(), workers)
+        self._in_work: deque[tuple[int, asyncio.Task[list[str]]]] = deque()
 
-    async def check(self, connection: PlaceConnection) -> int:
-        """How many contents were read."""
+    async def check(self) -> int:
+        """How many contents were read. Problems are noted in the order of ids."""
         count = 0
-        async for found in _streamed(connection, "contents", _CONTENTS):
-            problems = await asyncio.gather(*(self._problem(_schema(row)) for row in found))
-            for problem in filter(None, problems):
-                self._findings.add(problem)
-            count += len(found)
+        try:
+            async for found in _streamed(self._connection, "contents", _CONTENTS):
+                while self._is_full():
+                    await self._note_first()
+                size = sum(len(row[_TEXT]) for row in found)
+                self._in_work.append((size, asyncio.create_task(self._problems(found))))
+                count += len(found)
+            while self._in_work:
+                await self._note_first()
+        finally:
+            await _ended([task for _, task in self._in_work])
         return count
 
-    async def _problem(self, schema: Schema | str) -> str | None:
-        """What is wrong with a content."""
-        if isinstance(schema, str):
-            return schema
-        async with self._places:
-            try:
-                parsed = await self._library.parsed(schema)
-                targets = await self._targets(schema)
-            except errors.Error as error:
-                return f"content {schema.id} cannot be read again: {error.message}"
-        identity = fingerprint(
-            schema.format, parsed.identity_body, {name: target.identity for name, target in targets.items()}
-        )
-        semantic = fingerprint(
-            schema.format, parsed.semantic_body, {name: target.semantic for name, target in targets.items()}
-        )
-        wrong = [
-            name
-            for name, stored, made in (
-                ("identity", schema.identity, identity),
-                ("semantic", schema.semantic, semantic),
+    def _is_full(self) -> bool:
+        """Whether a batch must end before another one joins those in work."""
+        return len(self._in_work) == BATCHES_AT_ONCE or sum(size for size, _ in self._in_work) > BYTES_AT_ONCE
+
+    async def _note_first(self) -> None:
+        _, task = self._in_work[0]
+        for problem in await task:
+            self.findings.add(problem)
+        self._in_work.popleft()
+
+    async def _problems(self, rows: Sequence[Row]) -> list[str]:
+        """What is wrong with the contents of a batch, in its order."""
+        found: dict[int, str | None] = {}
+        alone: list[Content] = []
+        for row in rows:
+            content = _content(row)
+            if isinstance(content, Content):
+                alone.append(content)
+            elif isinstance(content, Schema):
+                found[content.id] = await self._problem(content)
+            else:
+                found[row[0]] = content
+        for content, problem in zip(alone, await self._apart.run(problems, alone), strict=True):
+            found[content.id] = (
+                unreadable(content.id, problem) if isinstance(problem, errors.LimitExceeded) else problem
             )
-            if stored != made
-        ]
-        if wrong:
-            return f"content {schema.id}: what is stored as its {' and '.join(wrong)} fingerprint is not its text's"
-        return None
+        return [problem for _, problem in sorted(found.items()) if problem is not None]
 
-    async def _targets(self, schema: Schema) -> dict[str, Schema]:
-        """What the content's references lead to, by name."""
-        if not schema.references:
-            return {}
-        ids = await self._store.targets(schema.id)
-        found = await self._store.schemas(set(ids.values()))
-        return {name: found[schema_id] for name, schema_id in ids.items()}
+    async def _problem(self, schema: Schema) -> str | None:
+        """What is wrong with a content that has references."""
+        try:
+            parsed = await self._library.parsed(schema)
+            ids = await self._store.targets(schema.id)
+            found = await self._store.schemas(set(ids.values()))
+            targets = {name: found[schema_id] for name, schema_id in ids.items()}
+        except errors.Error as error:
+            return unreadable(schema.id, error)
+        identities = {name: target.identity for name, target in targets.items()}
+        semantics = {name: target.semantic for name, target in targets.items()}
+        identity = fingerprint(schema.format, parsed.identity_body, identities)
+        semantic = fingerprint(schema.format, parsed.semantic_body, semantics)
+        return mismatch(schema.id, (schema.identity, schema.semantic), (identity, semantic))
 
 
-def _schema(row: Row) -> Schema | str:
-    """The content; what is wrong with its row when it is none."""
+def _content(row: Row) -> Content | Schema | str:
+    """The content, a Schema when it has references; what is wrong with its row when it is none."""
     schema_id, form, text, identity, semantic, create_time, dialect, *references = row
-    if form not in set(Format):
+    if form not in _FORMATS:
         return f"content {schema_id} has format {form}, which this version of the registry does not know"
-    named = zip(*references, strict=True) if references[0] is not None else ()
-    listed = tuple(Reference(*each) for each in named)
+    if references[0] is None:
+        return Content(schema_id, Format(form), text, dialect, identity, semantic)
+    listed = tuple(Reference(*each) for each in zip(*references, strict=True))
     return Schema(schema_id, Format(form), text, listed, identity, semantic, create_time, dialect)
 
 
@@ -168,32 +224,32 @@ class _History:
     """Reads every change, and asks the tables."""
 
     def __init__(self, connection: PlaceConnection, findings: _Findings) -> None:
+        self.findings = findings
         self._connection = connection
-        self._findings = findings
 
     async def check(self) -> int:
         """How many changes were read."""
         head = await (await self._connection.execute(_HEAD, binary=True)).fetchone()
         if head is None:
-            self._findings.add("the head's row is missing: the history cannot be checked")
+            self.findings.add("the head's row is missing: the history cannot be checked")
             return 0
         epoch, position, floor, general = head
         lines = await (await self._connection.execute(_LINES)).fetchall()
         self._chain(epoch, lines)
-        reader = _Reader(floor, sorted((fork, line) for line, _, fork in lines), self._findings)
+        reader = _Reader(floor, sorted((fork, line) for line, _, fork in lines), self.findings)
         count = 0
         async for found in _streamed(self._connection, "changes", _CHANGES):
             for row in found:
                 reader.read(row)
             count += len(found)
         if reader.position != position:
-            self._findings.add(f"the head stands at position {position}, the history ends at {reader.position}")
+            self.findings.add(f"the head stands at position {position}, the history ends at {reader.position}")
         if reader.general is not None and reader.general != from_json(general):
-            self._findings.add("the head's global settings are not those that the history ends with")
+            self.findings.add("the head's global settings are not those that the history ends with")
         for question in QUESTIONS:
-            if self._findings.room > 0 and (floor == 0 or not question.whole):
-                for problem in await exceptions(self._connection, question, self._findings.room):
-                    self._findings.add(problem)
+            if self.findings.room > 0 and (floor == 0 or not question.whole):
+                for problem in await exceptions(self._connection, question, self.findings.room):
+                    self.findings.add(problem)
         return count
 
     def _chain(self, epoch: int, lines: Sequence[Row]) -> None:
@@ -201,10 +257,10 @@ class _History:
         before = None
         for line, parent, _ in lines:
             if parent != before:
-                self._findings.add(f"epoch {line} comes from {parent}, but the one before it here is {before}")
+                self.findings.add(f"epoch {line} comes from {parent}, but the one before it here is {before}")
             before = line
         if before != epoch:
-            self._findings.add(f"the head stands at epoch {epoch}, the last one that began is {before}")
+            self.findings.add(f"the head stands at epoch {epoch}, the last one that began is {before}")
 
 
 class _Reader:

@@ -78,11 +78,15 @@ class PlaceStore(PostgresStore):
         return {name: held[key] for name, key in keys.items() if key in held}
 
 
-def library(store: PlaceStore, workers: Workers) -> Library:
-    """Reads every format."""
-    formats: dict[Format, SchemaFormat] = {
+def languages() -> dict[Format, SchemaFormat]:
+    """Every format. They can be pickled."""
+    return {
         Format.JSON: JsonSchema(),
         Format.AVRO: Avro(),
         Format.PROTOBUF: Protobuf(compile_files),
     }
-    return Library(store, store, formats, workers)
+
+
+def library(store: PlaceStore, workers: Workers) -> Library:
+    """Reads every format."""
+    return Library(store, store, languages(), workers)

@@ -22,14 +22,19 @@ from services.registry.adapters import postgres_commit
 from services.registry.adapters.postgres_store import require_next
 from services.registry.adapters.workers import WorkerPool
 from services.registry.domain.events import EpochStarted, VersionRegistered, VersionUpdated
+from services.registry.domain.model import Schema
 from services.registry.domain.search import version_words
 from services.registry.ports import Proposal, Stale
+from services.registry.tools.annotations import Annotations, Found
+from services.registry.tools.apart import Apart
 from services.registry.tools.place import PlaceConnection, answered, connect, refusal
-from services.registry.tools.reading import WORK_SECONDS_MAX, PlaceStore, library
+from services.registry.tools.reading import WORK_SECONDS_MAX, PlaceStore, languages, library
 from services.registry.tools.stored import NotAChange, StoredRow, rows
 from services.registry.usecases.library import Library
 
 BATCH_CHANGES = 200
+PART_CHANGES = 50
+"""Changes of a batch whose contents workers read while those after them come in."""
 BATCH_BYTES = 8 << 20
 PROGRESS_SECONDS = 1.0
 
@@ -105,15 +110,14 @@ async def replay(
     errors.Internal for a payload of newer code, errors.DatabaseUnavailable. A repeat continues.
     ready: called once the database is reached, before the source is read. progress: told about every PROGRESS_SECONDS.
     """
-    batches = _batches(rows(source))
     async with WorkerPool(seconds_max=WORK_SECONDS_MAX) as workers:
         run = _Run(options, schema, workers)
         try:
             await run.open()
             ready()
+            batches = _Batches(rows(source), run.expect)
             told = clock.monotonic()
-            # In a thread: the other end of the pipe may take its time.
-            while batch := await asyncio.to_thread(next, batches, None):
+            while batch := await batches.next():
                 await run.apply(batch)
                 if clock.monotonic() - told >= PROGRESS_SECONDS:
                     told = clock.monotonic()
@@ -123,27 +127,45 @@ async def replay(
             await run.close()
 
 
-def _batches(found: Iterator[StoredRow]) -> Iterator[list[StoredRow]]:
-    """The rows, BATCH_CHANGES at a time, fewer when they are large. What ends them is raised after them."""
-    batch: list[StoredRow] = []
-    size = 0
-    failure: Exception | None = None
-    while failure is None:
+class _Batches:
+    """The rows, BATCH_CHANGES at a time, fewer when they are large. What ends them is raised after them.
+
+    expect: told of rows once they are read, PART_CHANGES at a time, while the rest of their batch is read.
+    """
+
+    def __init__(self, found: Iterator[StoredRow], expect: Callable[[Sequence[StoredRow]], None]) -> None:
+        self._found = found
+        self._expect = expect
+        self._failure: Exception | None = None
+
+    async def next(self) -> list[StoredRow]:
+        """The next batch; an empty one at the end."""
+        batch: list[StoredRow] = []
+        room = BATCH_BYTES
+        while len(batch) < BATCH_CHANGES and room > 0:
+            # In a thread: the other end of the pipe may take its time.
+            part = await asyncio.to_thread(self._part, room)
+            if not part:
+                break
+            self._expect(part)
+            batch += part
+            room -= sum(len(row.payload.stored) for row in part)
+        if not batch and self._failure is not None:
+            raise self._failure
+        return batch
+
+    def _part(self, room: int) -> list[StoredRow]:
+        """The next rows, until they fill the room."""
+        part: list[StoredRow] = []
         try:
-            row = next(found, None)
+            for row in self._found:
+                part.append(row)
+                room -= len(row.payload.stored)
+                if len(part) == PART_CHANGES or room <= 0:
+                    break
         except (NotAChange, errors.Internal) as error:
-            failure, row = error, None
-        if row is None:
-            break
-        batch.append(row)
-        size += len(row.payload.stored)
-        if len(batch) == BATCH_CHANGES or size >= BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-    if failure is not None:
-        raise failure
+            self._failure = error
+        return part
 
 
 class _Run:
@@ -154,6 +176,7 @@ class _Run:
         self._schema = schema
         self._workers = workers
         self._opened: tuple[PlaceConnection, PlaceStore, Library] | None = None
+        self._annotations = Annotations(Apart(languages(), workers))
         self._unread: set[bytes] = set()
         self.replayed = Replayed(0, 0, 0, 0)
 
@@ -167,7 +190,11 @@ class _Run:
                 self._stands(await self._head())
 
     async def close(self) -> None:
-        """Ends the session, whatever it was doing."""
+        """Ends the session and the workers' work, whatever they were doing."""
+        await self._annotations.close()
+        await self._disconnect()
+
+    async def _disconnect(self) -> None:
         if self._opened is not None:
             await self._connection.close()
 
@@ -181,6 +208,16 @@ class _Run:
         assert self._opened is not None, "opened before"
         return self._opened[1:]
 
+    def expect(self, found: Sequence[StoredRow]) -> None:
+        """Has contents read that need nothing of the place, for rows that are to be applied soon."""
+        self._annotations.begin(
+            row.event.schema
+            for row in found
+            if row.position > self.replayed.position
+            and isinstance(row.event, VersionRegistered)
+            and not row.event.schema.references
+        )
+
     async def apply(self, batch: Sequence[StoredRow]) -> None:
         """Applies the batch; when one of it cannot follow, those before it.
 
@@ -188,12 +225,13 @@ class _Run:
         """
         try:
             await self._together(batch)
+            await self._annotations.settle()
         except CannotFollow:
             if len(batch) == 1:
                 raise
             # Which one it was is not known of a batch, and those before it are to stay. The driver's memory of prepared
             # statements is wrong after a batch that failed, so this is another session.
-            await self.close()
+            await self._disconnect()
             await self.open()
             for row in batch:
                 await self._together([row])
@@ -250,7 +288,6 @@ class _Run:
         found = await (await self._connection.execute(_REVISIONS, {"names": names})).fetchall()
         revisions: dict[str, int] = dict(found)
         await self._forget([_key(row) for row in new])
-        await self._understand(new)
         # One alone is sent without a pipeline, which would hide the reason of a refusal behind what comes after it.
         async with self._connection.pipeline() if len(new) > 1 else nullcontext():
             seen: set[Key] = set()
@@ -297,24 +334,9 @@ class _Run:
             revisions[row.subject] = proposal.revision + 1
         line.epoch, line.position = row.epoch, row.position
 
-    async def _understand(self, new: Sequence[StoredRow]) -> None:
-        """Has contents read that workers read, at once where they need nothing of the place. The reader keeps them.
-
-        The others are read while the server works on what was sent before.
-        """
-        _, reader = self._reads
-        registered = (row.event for row in new if isinstance(row.event, VersionRegistered))
-        apart = [
-            event.schema
-            for event in registered
-            if not event.references and "parse" in reader.language(event.schema.format).apart
-        ]
-        # What cannot be read is found again, and told, where its words are wanted.
-        await asyncio.gather(*(reader.parsed(schema) for schema in apart), return_exceptions=True)
-
     async def _words(self, row: StoredRow) -> tuple[str, ...]:
         """What a search finds the version by; without the content's own words when it cannot be read."""
-        store, reader = self._reads
+        store, _ = self._reads
         event = row.event
         if isinstance(event, VersionRegistered):
             schema = event.schema
@@ -328,13 +350,21 @@ class _Run:
             schema = found
         else:
             return ()
-        try:
-            annotations = (await reader.parsed(schema)).annotations
-        except errors.Error:
+        annotations = await self._read(schema)
+        if annotations is None:
             # A restore must not fail on what is only searched by; `check` names the content.
             self._unread.add(schema.identity)
-            annotations = ()
-        return version_words(event.version, annotations)
+        return version_words(event.version, annotations or ())
+
+    async def _read(self, schema: Schema) -> Found:
+        """The content's titles and descriptions; None when it cannot be read."""
+        if not schema.references:
+            return await self._annotations.of(schema)
+        _, reader = self._reads
+        try:
+            return (await reader.parsed(schema)).annotations
+        except errors.Error:
+            return None
 
 
 def _require_next(line: _Line, row: StoredRow) -> None:

@@ -15,7 +15,9 @@ from aiobotocore.session import get_session
 from botocore import exceptions
 from botocore.config import Config
 
+from llm_schema_registry import errors
 from llm_schema_registry.objects import s3_refusals as refusals
+from llm_schema_registry.objects.finishing import to_the_end
 from llm_schema_registry.objects.s3_options import S3Options
 from llm_schema_registry.objects.s3_refusals import Kind, Refusal
 from llm_schema_registry.objects.store import ObjectDamaged
@@ -44,26 +46,34 @@ class Connection:
         self._options = options
         self._lock = asyncio.Lock()
         self._open: list[tuple[Any, Any]] = []
+        self._closed = False
 
     async def client(self) -> Any:
-        """The newest client. Raises what its construction raises, one of refusals.FAILURES or ValueError."""
+        """The newest client. Raises what its construction raises, one of refusals.FAILURES or ValueError.
+
+        Raises errors.ObjectStoreUnavailable once it is closed: whoever is late must not open what nobody closes.
+        """
         async with self._lock:
+            if self._closed:
+                raise errors.ObjectStoreUnavailable("the object store was closed: the process ends", retry_seconds=1)
             if not self._open:
-                await self._add()
+                # To its end: a client that is half made when its caller is cancelled would stay open.
+                await to_the_end(self._add())
             return self._open[-1][1]
 
     async def renew(self, used: object) -> None:
         """Makes a client that asks the credentials' source again, unless somebody did since `used` was the newest."""
         async with self._lock:
             if self._open and self._open[-1][1] is used:
-                await self._add()
+                await to_the_end(self._add())
             while len(self._open) > 1 + RETIRED_MAX:
                 context, _ = self._open.pop(0)
                 await context.__aexit__(None, None, None)
 
     async def close(self) -> None:
-        """Closes every client."""
+        """Closes every client, for good."""
         async with self._lock:
+            self._closed = True
             while self._open:
                 context, _ = self._open.pop()
                 await context.__aexit__(None, None, None)

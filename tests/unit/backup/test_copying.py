@@ -73,7 +73,7 @@ async def test_a_copy_that_was_down_catches_up(stores: Stores, fault_table: Faul
     """T29: while the second store is down the status says so; when it is back all is copied."""
     one = await stores.parts.backup()
     for method in ("put", "upload", "list", "head"):
-        stores.plan.add(method, *[Raise(DOWN)] * 5)  # type: ignore[arg-type]
+        stores.plan.add(method, *[Raise(DOWN)] * 5)
     await stores.copying.round()
     assert "down" in stores.copying.state.problem
     two = await stores.parts.backup()

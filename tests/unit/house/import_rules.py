@@ -49,7 +49,14 @@ LAYERS = (
     Layer("services/*/ports.py", ("{service}.domain", ERRORS), frozenset()),
     Layer(
         "services/*/usecases/*",
-        ("{service}.ports", "{service}.domain", "{service}.usecases", ERRORS, f"{OBJECTS}.store", f"{OBJECTS}.finishing"),
+        (
+            "{service}.ports",
+            "{service}.domain",
+            "{service}.usecases",
+            ERRORS,
+            f"{OBJECTS}.store",
+            f"{OBJECTS}.finishing",
+        ),
         PURE_LIBRARIES,
     ),
     # A leaf between the wire's messages and the domain's words, shared by handlers and adapters.

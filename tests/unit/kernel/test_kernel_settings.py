@@ -28,6 +28,8 @@ from llm_schema_registry.kernel.settings_sources import (
     options,
     variable,
 )
+from services.backup.settings import BackupServiceSettings
+from services.registry.settings import RegistrySettings
 
 
 class EverySettings(ServiceSettings):
@@ -385,6 +387,66 @@ def test_settings_do_not_change() -> None:
 
     with pytest.raises(ValidationError):
         server.grpc_port = 1
+
+
+SHARED_FILE = """
+[server]
+local_mode = true
+grace_seconds = 7
+[database]
+url = "postgresql://u@db/registry"
+[redis]
+key_prefix = "mine:"
+[backup]
+directory = "/backups"
+signing_key_path = "{key}"
+[archive]
+seal_seconds = 3
+"""
+
+
+@pytest.fixture
+def shared_file(tmp_path: Path) -> Path:
+    """A file with sections of two services."""
+    (tmp_path / "key").touch()
+    file = tmp_path / "settings.toml"
+    file.write_text(SHARED_FILE.format(key=tmp_path / "key"))
+    return file
+
+
+def test_services_share_a_file(shared_file: Path) -> None:
+    """One file with the sections of both services is read by both; each takes its own and what they share."""
+    registry = load(RegistrySettings, {CONFIG_FILE: str(shared_file)}).settings
+    backup = load(BackupServiceSettings, {CONFIG_FILE: str(shared_file)}).settings
+
+    assert registry.server.grace_seconds == backup.server.grace_seconds == 7
+    assert (registry.redis.key_prefix, backup.archive.seal_seconds) == ("mine:", 3)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told_by"),
+    [
+        ("[server]\ngrace_second = 7", {RegistrySettings, BackupServiceSettings}),
+        ("[databse]\npool_max = 7", {RegistrySettings, BackupServiceSettings}),
+        ("[backup]\nkeep_dayly = 7", {BackupServiceSettings}),
+        ("[redis]\nkey_prefx = 'x'", {RegistrySettings}),
+    ],
+)
+def test_typos_in_a_shared_file_are_told(tmp_path: Path, wrong: str, told_by: set[type[ServiceSettings]]) -> None:
+    """A name that is none is told by every service that has its section; a section that nobody has, by all."""
+    file = tmp_path / "settings.toml"
+    file.write_text(wrong)
+    option = wrong[1:].replace("]\n", ".").partition(" ")[0]
+
+    for model in (RegistrySettings, BackupServiceSettings):
+        told = problems({CONFIG_FILE: str(file)}, model)
+        assert ("no such option" in told.get(option, "")) is (model in told_by)
+
+
+def test_page_is_named_after_the_service() -> None:
+    """The title says whose options these are."""
+    assert configuration_page(RegistrySettings).startswith("# Configuration of the registry service\n")
+    assert configuration_page(BackupServiceSettings).startswith("# Configuration of the backup service\n")
 
 
 def test_page_lists_every_option() -> None:

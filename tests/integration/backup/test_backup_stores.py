@@ -1,0 +1,75 @@
+"""A whole backup against real object stores: made, read in full, archived, pruned, locked."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llm_schema_registry import errors
+from llm_schema_registry.objects.directory import machine_clock
+from llm_schema_registry.objects.s3 import open_s3
+from llm_schema_registry.objects.store import ObjectStore
+from services.backup.domain.model import Kind, Level
+from services.backup.usecases.make_backup import BackupRules
+from tests.backup_parts import HandClock, Parts, make_parts
+from tests.fix_fault_table import FaultTable
+from tests.fix_objects import ObjectPlace
+from tests.object_servers import S3Server
+
+
+def parts_on(folder: Path, store: ObjectStore, **changes: Any) -> Parts:
+    """The use cases over a store, by the real time: a real store has no other."""
+    parts = make_parts(folder, clock=RealClock(), store=store, **changes)
+    parts.registry.write(6)
+    parts.registry.dump_bytes = 2_500_000
+    return parts
+
+
+class RealClock(HandClock):
+    """The machine's clock, for a store whose clock is real."""
+
+    def now(self) -> datetime:
+        """See Clock."""
+        return machine_clock() + timedelta(seconds=self.seconds)
+
+
+async def test_a_backup_from_its_making_to_its_end(
+    object_place: ObjectPlace, tmp_path: Path, fault_table: FaultTable
+) -> None:
+    """Made, V3, archived, planned and pruned, on every kind of store there is."""
+    async with object_place.open() as store:
+        parts = parts_on(tmp_path, store)
+        made = await parts.proven(Kind.DAILY)
+        async with parts.repository.leases.held("archive") as lease:
+            await parts.ship._begin()
+            await parts.ship.step(lease)
+        pruned = await parts.prune.apply()
+        listing, problems = await parts.repository.catalog.rebuild()
+
+    assert made.level is Level.V3
+    assert [entry.id for entry in listing.entries] == [made.id]
+    assert problems == []
+    assert (pruned.buried, pruned.deleted, pruned.segments) == (0, 0, 0)
+    fault_table("G1", f"whole life of a backup on {object_place.name}", "V3 passed, nothing left over")
+
+
+async def test_a_locked_backup_is_not_deleted(s3_server: S3Server, tmp_path: Path, fault_table: FaultTable) -> None:
+    """T28: in a bucket with object lock a daily backup cannot be deleted, and that stops nothing else."""
+    options = s3_server.options(s3_server.bucket(lock=True))
+    async with open_s3(options) as store:
+        parts = parts_on(tmp_path, store, rules=BackupRules("1.0", lock_days=1))
+        made = await parts.backup(Kind.DAILY)
+        locked = await store.head(made.manifest.objects[0].key)
+        with pytest.raises(errors.BackupProtected):
+            await parts.prune.delete(made.id, dry_run=False)
+        listing = await parts.repository.catalog.listing()
+        found = await parts.look(made.id)
+
+    assert locked is not None
+    assert locked.lock is not None
+    assert [entry.id for entry in listing.entries] == [made.id]
+    assert found.passed
+    fault_table("T28", "DeleteBackup of a locked backup", "BACKUP_PROTECTED, the backup is whole")

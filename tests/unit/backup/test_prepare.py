@@ -1,0 +1,205 @@
+"""Preparations: what can be reached, what is lost, and what is left behind."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from llm_schema_registry import errors
+from services.backup.domain.model import Place
+from services.backup.domain.restore import RestoreState
+from services.backup.domain.targets import AtBackup, AtPlace, AtTime
+from services.backup.usecases.prepare import follows
+from tests.backup_parts import HandClock
+from tests.memory_places import Killed, Latest, Moments, Process, World, process, scratches
+
+
+@pytest.fixture
+def world() -> World:
+    """A server with a registry."""
+    return World(HandClock())
+
+
+@pytest.fixture
+async def one(tmp_path: Path, world: World) -> Process:
+    """A process; positions 1 to 3 are in a backup, 4 to 6 in the archive, one a second."""
+    made = process(tmp_path, world)
+    for _ in range(3):
+        world.clock.move(seconds=1)
+        world.register()
+    await made.backup()
+    for _ in range(3):
+        world.clock.move(seconds=1)
+        world.register()
+    await made.archive()
+    return made
+
+
+async def test_exactly_at_a_place(one: Process, world: World) -> None:
+    """A restore to a place ends there, and its database is fenced."""
+    for position in range(3, 7):
+        prepared = await one.prepared(AtPlace(1, position))
+
+        assert prepared.place == Place(1, position)
+        assert world.databases[prepared.scratch].position == position
+        assert world.databases[prepared.scratch].fenced
+
+
+async def test_exactly_at_a_time(one: Process, world: World) -> None:
+    """A restore to the moment of a change holds it, and none after it."""
+    time = world.live.history[4].time
+
+    assert (await one.prepared(AtTime(time))).place == Place(1, 5)
+    assert (await one.prepared(AtTime(time - timedelta(microseconds=1)))).place == Place(1, 4)
+
+
+@pytest.mark.parametrize(
+    "target", [AtPlace(1, 2), AtPlace(1, 7), AtPlace(2, 3), AtBackup("01J00000000000000000000000")]
+)
+async def test_unreachable(one: Process, world: World, target: AtPlace | AtBackup) -> None:
+    """A target before the oldest backup, behind the archive, on an unknown line or of no backup is an error, and never
+    something near it."""
+    with pytest.raises(errors.TargetUnreachable):
+        await one.prepared(target)
+
+    assert scratches(world) == []
+    assert await one.journal.list() == []
+
+
+async def test_target_before_everything(one: Process, world: World) -> None:
+    """A time before the oldest backup is an error that tells what is near."""
+    with pytest.raises(errors.TargetUnreachable) as refused:
+        await one.prepared(AtTime(world.live.history[0].time))
+
+    assert refused.value.metadata["nearest_after"] == "1/3"
+
+
+async def test_gap(one: Process, world: World) -> None:
+    """A segment that is gone makes what lies behind it unreachable; what is before it can be reached."""
+    world.register()
+    await one.archive()
+    segments = sorted(await one.parts.keys("archive/"))
+    segments = [key for key in segments if "heartbeat" not in key]
+    one.parts.path(segments[-2]).unlink()
+
+    with pytest.raises(errors.TargetUnreachable, match="gap"):
+        await one.prepared(AtPlace(1, 7))
+
+    assert (await one.prepared(AtPlace(1, 3))).place == Place(1, 3)
+
+
+async def test_abandoned_tail_is_not_entered(one: Process, world: World) -> None:
+    """After a restore to an earlier place, a restore to a moment of the first line ends before what was abandoned, and
+    `latest` follows the new line."""
+    await one.activated(await one.prepared(AtPlace(1, 4)), "2@1/6")
+    for _ in range(2):
+        world.clock.move(seconds=1)
+        world.register()
+    await one.archive()
+    served = [change.place for change in world.live.history]
+
+    latest = await one.prepared()
+    earlier = await one.prepared(AtTime(world.live.history[3].time))
+    abandoned = await one.prepared(AtPlace(1, 6))
+
+    assert [change.place for change in world.databases[latest.scratch].history] == served
+    assert earlier.place == Place(1, 4)
+    assert [change.epoch for change in world.databases[abandoned.scratch].history] == [1] * 6
+
+
+async def test_lost_right_after_a_restore(one: Process, world: World) -> None:
+    """The line that a restore began counts before anything of it is in the archive: `latest` does not go back to the
+    tail that was left behind on purpose."""
+    await one.activated(await one.prepared(AtPlace(1, 4)), "2@1/6")
+    del world.databases["live"]
+
+    latest = await one.prepared()
+
+    assert latest.place == Place(1, 4)
+
+
+async def test_line_that_only_the_archive_knows(one: Process, world: World) -> None:
+    """A line that was left by a revert can still be restored to, from the archive."""
+    active = await one.activated(await one.prepared())
+    world.register()
+    await one.archive()
+    position = world.live.position
+    window = await one.swap.revert_window(active)
+    await one.reverted(active, window.confirmation)
+    world.register()
+    await one.archive()
+
+    prepared = await one.prepared(AtPlace(2, position))
+
+    assert prepared.place == Place(2, position)
+
+
+async def test_window(one: Process, world: World) -> None:
+    """The loss window tells how many changes, which, and from when."""
+    prepared = await one.prepared(AtPlace(1, 4))
+    world.clock.move(seconds=1)
+    world.register()
+
+    window = await one.prepare.window(prepared)
+
+    assert (window.readable, window.changes, window.confirmation) == (True, 3, "3@1/7")
+    assert (window.first_time, window.last_time) == (world.live.history[4].time, world.live.history[6].time)
+
+
+async def test_damaged_backup(one: Process, world: World) -> None:
+    """A damaged byte fails the preparation; its place is dropped, and the journal says why."""
+    (backup,) = await one.parts.ids()
+    entry = await one.parts.repository.catalog.get(backup)
+    one.parts.flip(one.parts.data(entry.manifest), -1)
+
+    with pytest.raises(errors.BackupDamaged):
+        await one.prepared()
+
+    (restore,) = await one.journal.list()
+    assert restore.state is RestoreState.FAILED
+    assert restore.problem
+    assert scratches(world) == []
+
+
+async def test_dead_preparation_that_made_nothing_yet(tmp_path: Path, one: Process, world: World) -> None:
+    """A preparation whose process ended before its database was there ends as failed, by the sweep."""
+
+    def kill(_: int, name: str) -> None:
+        if name == "create":
+            raise Killed
+
+    with pytest.raises(Killed):
+        await process(tmp_path, world, Moments(kill), owner="process-b").prepared(Latest())
+    world.clock.move(seconds=60)
+
+    await one.repaired()
+
+    (restore,) = await one.journal.list()
+    assert restore.state is RestoreState.FAILED
+
+
+async def test_sweep_leaves_what_is_used(one: Process, world: World) -> None:
+    """A sweep drops what nobody owns, and neither what is prepared nor what was put aside."""
+    active = await one.activated(await one.prepared())
+    prepared = await one.prepared()
+    stray = "live_restore_abcdefghij01"
+    stray = next(name for name in [prepared.scratch[:-12] + "abcdefghij01", stray])
+    world.databases[stray] = World(world.clock).live
+
+    dropped = await one.prepare.sweep()
+
+    assert dropped == [stray]
+    assert scratches(world) == sorted([active.aside, prepared.scratch])
+
+
+async def test_follows(one: Process, world: World) -> None:
+    """A live history goes on from its own earlier places, not from ones that it left."""
+    await one.activated(await one.prepared(AtPlace(1, 4)), "2@1/6")
+    live = world.live.head()
+
+    assert follows(live, Place(1, 4))
+    assert follows(live, Place(2, 5))
+    assert not follows(live, Place(1, 5))
+    assert not follows(live, Place(9, 1))
