@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ast
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
+from llm_schema_registry.kernel.settings import Settings
 from llm_schema_registry.kernel.settings_pages import configuration_page
 from llm_schema_registry.kernel.settings_sources import options
 from services.backup.settings import BackupServiceSettings
@@ -16,7 +17,10 @@ from services.registry.settings import RegistrySettings
 
 ROOT = Path(__file__).resolve().parents[2]
 MARKER = "option"
-PAGES = {"configuration.md": RegistrySettings, "configuration-backup.md": BackupServiceSettings}
+PAGES: Mapping[str, type[Settings]] = {
+    "configuration.md": RegistrySettings,
+    "configuration-backup.md": BackupServiceSettings,
+}
 OPTIONS = {**options(BackupServiceSettings), **options(RegistrySettings)}
 
 

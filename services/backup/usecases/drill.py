@@ -61,15 +61,18 @@ class Drill:
             # From the bucket alone: what a drill proves must hold when the database is gone.
             survey = survey.without_live()
             began = repository.clock.monotonic()
-            way = await self._prepare.way(Latest(), Level.V2, survey)
+            newest = survey.listing.entries[0]
+            tried, place, last = newest.id, newest.manifest.place, newest.manifest.facts.time
             try:
+                way = await self._prepare.way(Latest(), Level.V2, survey)
+                tried, place, last = way.base.id, way.base.place, way.base.time
                 found = await self._prepare.rehearse(way, survey, running)
                 place, last, problems = found.place, found.time, found.problems
-            except (errors.BackupDamaged, errors.RestoreFailed) as failed:
-                place, last, problems = way.base.place, way.base.time, (failed.message,)
+            except (errors.BackupDamaged, errors.RestoreFailed, errors.TargetUnreachable) as failed:
+                problems = (failed.message,)
             now = repository.clock.now()
             record = DrillRecord(
-                backup_id=way.base.id,
+                backup_id=tried,
                 time=now,
                 problems=tuple(problems[:PROBLEMS_MAX]),
                 recovery_seconds=repository.clock.monotonic() - began,

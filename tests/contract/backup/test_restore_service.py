@@ -35,7 +35,7 @@ async def archived(backup: BackupCalls, position: int) -> None:
 
     async def there() -> bool:
         status = (await backup.backups.GetArchiveStatus(backup_service_pb2.GetArchiveStatusRequest())).status
-        return bool(status.last_position >= position)
+        return bool(status.position >= position)
 
     await eventually(there)
 
@@ -175,6 +175,7 @@ async def test_point_in_time_across_a_restore(backup: BackupCalls, filled_regist
     assert (by_time.place.epoch, by_time.place.position) == (1, 6)
 
 
+@pytest.mark.slow
 async def test_database_that_does_not_answer(
     own_postgres: Any, make_service: MakeService, make_backup_service: MakeBackupService
 ) -> None:
@@ -207,6 +208,7 @@ async def test_database_that_does_not_answer(
     assert found.state == restore_pb2.RESTORE_STATE_PREPARED
 
 
+@pytest.mark.slow
 async def test_another_registrys_server(
     backup: BackupCalls,
     make_database: MakeDatabase,
@@ -231,6 +233,7 @@ async def test_another_registrys_server(
     await asyncio.to_thread(fill, other, "goes on", 1)
 
 
+@pytest.mark.slow
 async def test_schemas_as_places(
     postgres: Server,
     make_database: MakeDatabase,

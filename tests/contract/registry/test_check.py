@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 import pytest_asyncio
@@ -14,7 +16,7 @@ from services.registry.adapters.workers import WorkerPool
 from services.registry.tools.check import check
 from tests import registry_tools as tools
 from tests.fix_registry import postgres_options
-from tests.registry_life import Life
+from tests.registry_life import START, Life
 
 DEEDS = 250
 WITHOUT_KEYS = "SET session_replication_role = replica"
@@ -121,6 +123,44 @@ async def test_everything_is_wrong(url: str) -> None:
     said = await tools.run(url, "check")
 
     assert (said.status, len(said.result["problems"])) == (0, 100)
+
+
+async def test_problems_are_in_order(url: str) -> None:
+    """Contents are named in the order of their ids, those with references among the others, after the history."""
+    await tools.execute(
+        url,
+        "UPDATE registry.schemas SET semantic = '\\x0102' WHERE text IS NOT NULL",
+        "UPDATE registry.head SET position = position + 5",
+    )
+    wrong = "SELECT array_agg(id) FROM (SELECT id FROM registry.schemas WHERE text IS NOT NULL ORDER BY id LIMIT 99) s"
+
+    problems = (await check(postgres_options(url), "registry")).problems
+
+    assert problems[0].startswith("the head stands at position")
+    assert [int(each.split()[1].rstrip(":")) for each in problems[1:]] == await tools.value(url, wrong)
+
+
+async def test_in_order_while_it_lives(url: str) -> None:
+    """A registry that is written to meanwhile is in order: all is read as of one moment."""
+    async with (
+        Postgres(postgres_options(url)) as database,
+        WorkerPool(seconds_max=30) as workers,
+        asyncio.TaskGroup() as group,
+    ):
+        group.create_task(Life(database, workers, random.Random(4), START + timedelta(days=30)).live(60))
+        checks = [await check(postgres_options(url), "registry") for _ in range(2)]
+
+    assert [checked.problems for checked in checks] == [(), ()]
+
+
+@pytest.mark.parametrize("table", ["changes", "schema_references"])
+async def test_table_is_missing(url: str, table: str) -> None:
+    """A table that is missing ends the check with words, whichever of its two readers meets that first."""
+    await tools.execute(url, f"DROP TABLE registry.{table} CASCADE")
+
+    said = await tools.run(url, "check")
+
+    assert (said.status, said.result["reason"]) == (1, "DATABASE_UNFIT")
 
 
 async def test_no_registry(database_url: str) -> None:
