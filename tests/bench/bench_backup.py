@@ -3,8 +3,8 @@
 By hand: `pg_dump | zstd -3` into a file on the same disk, without encryption and without a hash; by the library where
 there is no program zstd. Ours: a whole backup over the RPC, with facts of the snapshot, encryption, hashes and the
 verification to V2. Targets: at most 1.25 times the wall time by hand, a second for the smallest; at most 160 MiB of
-peak memory at any size; writes stopped for at most 2 s by a swap; p99 of the archive's lag at most 7 s under 100 writes a
-second; p99 of reads during a backup at most 15 % above that without.
+peak memory at any size; writes stopped for at most 2 s by a swap; p99 of the archive's lag at most 7 s under 100 writes
+a second; p99 of reads during a backup at most 15 % above that without.
 """
 
 from __future__ import annotations

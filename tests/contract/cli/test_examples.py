@@ -18,6 +18,7 @@ from llm_schema_registry.cli.command import EXAMPLES
 from llm_schema_registry.cli.main import app
 from llm_schema_registry.cli.restore import EXAMPLE_RESTORE
 from tests.fix_cli import BackedUp, Ran, Restored, environment, run_here
+from tests.fix_service import CONTROL_TOKEN
 
 
 def command_paths(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -96,6 +97,9 @@ def test_examples_run_as_pasted(
     and operations are replaced by ones that exist; everything else is as the help has it.
     """
     script = textwrap.dedent(examples(path)).replace("/tmp/", f"{tmp_path}/")
+    token = tmp_path / "control_token"
+    token.write_text(CONTROL_TOKEN)
+    script = script.replace(".local/secrets/control_token", str(token))
     for told, real in real_ids(path, request).items():
         script = script.replace(told, real)
 

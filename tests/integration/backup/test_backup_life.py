@@ -65,7 +65,7 @@ async def test_a_backup_that_cannot_end_in_time_is_abandoned(
     service.environment["LLMSR_FAILPOINTS"] = "backup.piece_written:pause:600"
     with psycopg.connect(database_of(filled_registry)) as database:
         # So much that pg_dump cannot have written all of it while nobody reads.
-        database.execute("CREATE TABLE filler AS SELECT md5(i::text) FROM generate_series(1, 200000) AS i")
+        database.execute("CREATE TABLE filler AS SELECT md5(i::text) FROM generate_series(1, 1000000) AS i")
     await service.start_async()
     async with BackupCalls(service.target) as calls:
         name = await begun(calls)

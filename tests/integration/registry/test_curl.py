@@ -99,7 +99,9 @@ def with_grpcurl(target: str) -> Send:
 
 def unary() -> set[str]:
     """Every unary method that the registry process has by its descriptors, as service/method."""
-    known: list[Any] = [*services(), health_pb2.DESCRIPTOR.services_by_name["Health"]]
+    others = ("llm_schema_registry.backup.", "llm_schema_registry.operation.")
+    served = [service for service in services() if not service.full_name.startswith(others)]
+    known: list[Any] = [*served, health_pb2.DESCRIPTOR.services_by_name["Health"]]
     return {
         f"{service.full_name}/{method.name}"
         for service in known
@@ -178,6 +180,7 @@ def use_process(call: Caller) -> None:
     assert call(HEALTH, "Check") == {"status": "SERVING"}
     assert call(HEALTH, "List")["statuses"][SCHEMAS] == {"status": "SERVING"}
     assert call(CONTROL, "GetState")["process"]["service"] == "registry"
+    assert len(call(CONTROL, "GetConfig")["options"]) > 50
     assert call(CONTROL, "Reload") == {}
     assert call(CONTROL, "Drain", wait="1s")["process"]["state"] == "SERVICE_STATE_DRAINING"
     assert call(HEALTH, "Check", service="readiness") == {"status": "NOT_SERVING"}

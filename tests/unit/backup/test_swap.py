@@ -349,6 +349,7 @@ DEEDS = (activate, revert, release, prepare)
 STRIDE = 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deed", DEEDS)
 async def test_failure_at_some_moments(tmp_path: Path, deed: Deed) -> None:
     """As below, at every twelfth moment, each kind from another one on."""
