@@ -31,6 +31,8 @@ from services.backup.usecases.verify import Verify
 ROUND_SECONDS = 15.0
 RETRY_SECONDS = 60.0
 RETRY_SECONDS_MAX = 900.0
+AWAY_SECONDS = 5.0
+"""Before the first repeat of what the database or the store could not be reached for."""
 HOUR_SECONDS = 3600.0
 REVERIFY_DAYS = 7
 ACTOR = "schedule"
@@ -178,7 +180,9 @@ class Keeping:
         if self.state.problems.get(chore.name) != failed.message:
             self._report("chore failed", chore=chore.name, reason=failed.reason, message=failed.message)
         self.state.problems[chore.name] = failed.message
-        return min(RETRY_SECONDS_MAX, RETRY_SECONDS * 2.0 ** min(chore.failures - 1, 10))
+        # What is only away for a while is asked again soon: nothing was begun that a repeat would cost.
+        first = AWAY_SECONDS if failed.code is errors.Code.UNAVAILABLE else RETRY_SECONDS
+        return min(RETRY_SECONDS_MAX, first * 2.0 ** min(chore.failures - 1, 10))
 
     # Chores
 
