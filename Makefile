@@ -29,8 +29,10 @@ $(STAMP): constraints.txt pyproject.toml
 	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
 		echo "$(PYTHON) comes without venv and ensurepip. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 	@test -x $(PY) || "$(PYTHON)" -m venv .venv || { rm -rf .venv; echo "$(PYTHON) -m venv failed" >&2; exit 1; }
-	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints.txt
+	@# The file is whole: pip must not resolve, or it looks at releases newer than the pinned ones and refuses them.
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r constraints.txt
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(PY) -m pip check --disable-pip-version-check >&2
 	@touch $(STAMP)
 
 .PHONY: run

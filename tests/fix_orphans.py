@@ -65,10 +65,12 @@ def _living_children() -> list[tuple[int, str]]:
     found = []
     for pid in sorted(pids):
         try:
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+            name, _, rest = Path(f"/proc/{pid}/stat").read_text().partition("(")[2].rpartition(")")
+            state = rest.split()[0]
             command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
         except (OSError, IndexError):
             continue
         if state != "Z" and not any(name in command for name in OURS_BY_DESIGN):
-            found.append((pid, command))
+            # While a program is being started it has a name, and no command line yet.
+            found.append((pid, command or f"[{name}]"))
     return found

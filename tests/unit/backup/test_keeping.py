@@ -259,21 +259,34 @@ async def test_losing_the_office_ends_the_leading_and_not_the_task(
     await _runs(keeping, led_twice)
 
 
-async def test_failures_are_told_once_and_tried_ever_less_often(parts: Parts) -> None:
-    """A chore that fails is repeated after a minute, then later and later; its success clears it."""
+@pytest.mark.parametrize(
+    ("failure", "expected"),
+    [
+        (DOWN, [5, 10, 20, 40, 80, 160, 320, 640, 900, 900]),
+        (errors.BackupFailed("the backup of the test fails"), [60, 120, 240, 480, 900, 900]),
+    ],
+    ids=["away", "failed"],
+)
+async def test_failures_are_told_once_and_tried_ever_less_often(
+    parts: Parts, failure: errors.Error, expected: list[float]
+) -> None:
+    """A chore that fails is repeated after a minute, or soon when something is only away, then ever later.
+
+    Its success clears it.
+    """
     keeping = keep(parts, HOURLY)
     chore = next(each for each in keeping._chores if each.name == "backups")
     waits = []
-    for _ in range(6):
-        parts.plan.add("list", Raise(DOWN))
+    for _ in expected:
+        parts.plan.add("list", Raise(failure))
         await keeping._do(chore)
         waits.append(chore.next_time - parts.clock.monotonic())
     parts.plan._faults.clear()
     told = await keeping.check()
     await keeping._do(chore)
 
-    assert waits == [60, 120, 240, 480, 900, 900]
-    assert told == f"backups: {DOWN.message}"
+    assert waits == expected
+    assert told == f"backups: {failure.message}"
     assert await keeping.check() is None
     assert sum("chore failed" in each for each in parts.reported) == 1
 

@@ -86,7 +86,8 @@ def test_process_left_behind_fails_the_run(tmp_path: Path) -> None:
         import subprocess
 
         def test_one():
-            subprocess.run(["/bin/sh", "-c", "sleep 300 >/dev/null 2>&1 &"], check=True)
+            leave = "sleep 300 >/dev/null 2>&1 & until tr '\\\\0' ' ' </proc/$!/cmdline | grep -q ^sleep; do :; done"
+            subprocess.run(["/bin/sh", "-c", leave], check=True)
         """,
     )
 
