@@ -14,6 +14,9 @@ from typing import Any, cast
 from llm_schema_registry import errors
 from llm_schema_registry.objects.directory import DirectoryStore
 from llm_schema_registry.objects.store import ObjectStore
+from llm_schema_registry.operations.leases import Leases
+from llm_schema_registry.operations.operation import Operation, OperationKind, Subject
+from llm_schema_registry.operations.operations import Running
 from services.backup.adapters.failpoints import NoFailpoints
 from services.backup.adapters.recipients import generate_key_file, load_recipient, system_dice
 from services.backup.codec import segments
@@ -29,15 +32,12 @@ from services.backup.domain.model import (
     TableFacts,
     Verification,
 )
-from services.backup.domain.operation import Operation, OperationKind, Subject
 from services.backup.domain.retention import Policy
 from services.backup.ports import Failpoints, Places, Recipient
 from services.backup.usecases.archive import Archive, ArchiveRules
 from services.backup.usecases.catalog import Catalog, Entry
 from services.backup.usecases.data_keys import DataKeys
-from services.backup.usecases.leases import Leases
 from services.backup.usecases.make_backup import BackupRules, MakeBackup, Wanted
-from services.backup.usecases.operations import Running
 from services.backup.usecases.prune import Prune, PruneRules
 from services.backup.usecases.repository import Repository
 from services.backup.usecases.ship import Ship

@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Any, cast
 
 from llm_schema_registry import errors
+from llm_schema_registry.operations import ids
+from llm_schema_registry.operations.operation import Operation, OperationKind, Subject
+from llm_schema_registry.operations.operations import Running
 from services.backup.adapters.place_names import PlaceNames
-from services.backup.domain import ids
 from services.backup.domain.model import DatabaseFacts, Epoch, Head, Level, Place, StoredChange, TableFacts
-from services.backup.domain.operation import Operation, OperationKind, Subject
 from services.backup.domain.restore import Restore
 from services.backup.domain.targets import AtBackup, Latest, Target
 from services.backup.ports import PlaceWriter, RegistryCheck
 from services.backup.usecases.journal import Journal
-from services.backup.usecases.operations import Running
 from services.backup.usecases.prepare import Prepare
 from services.backup.usecases.swap import Swap, SwapRules
 from tests.backup_parts import CLUSTER, HandClock, MemoryRegistry, Parts, make_parts

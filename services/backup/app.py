@@ -13,12 +13,12 @@ from llm_schema_registry.kernel.dependencies import DependencyCheck
 from llm_schema_registry.kernel.metrics import Metric
 from llm_schema_registry.kernel.process import Definition, Parts, Runtime, Servicer, StartFailed
 from llm_schema_registry.operation.v1 import operation_service_pb2_grpc
+from llm_schema_registry.operations.service import OperationService
 from services.backup.adapters.postgres_election import PostgresElection
 from services.backup.assembly import Assembly, Setting, assemble, postgres_options
 from services.backup.gauges import Gauges
 from services.backup.handlers.answers import Answers
 from services.backup.handlers.backups import BackupFacts, BackupService, BackupVerbs
-from services.backup.handlers.operations import OperationService
 from services.backup.handlers.restores import RestoreService
 from services.backup.settings import BackupServiceSettings
 

@@ -14,10 +14,13 @@ import aioboto3
 from llm_schema_registry.kernel.about import version
 from llm_schema_registry.kernel.clock import Clock
 from llm_schema_registry.kernel.postgres import PostgresOptions
+from llm_schema_registry.kernel.settings_stores import S3Settings
 from llm_schema_registry.objects.directory import DirectoryStore
 from llm_schema_registry.objects.s3 import open_s3
-from llm_schema_registry.objects.s3_options import S3Options
+from llm_schema_registry.objects.s3_options import s3_options
 from llm_schema_registry.objects.store import ObjectStore
+from llm_schema_registry.operations.leases import Leases
+from llm_schema_registry.operations.operations import Operations
 from services.backup.adapters.dump_reader import PostgresDumpCheck
 from services.backup.adapters.failpoints import failpoints
 from services.backup.adapters.kms import KmsRecipient
@@ -30,7 +33,7 @@ from services.backup.domain.model import Kind
 from services.backup.domain.retention import Policy
 from services.backup.domain.schedules import Schedule
 from services.backup.ports import Failpoints, Places, Recipient
-from services.backup.settings import BackupServiceSettings, BackupSettings, S3Settings, SecondStoreSettings
+from services.backup.settings import BackupServiceSettings, BackupSettings, SecondStoreSettings
 from services.backup.usecases.archive import Archive, ArchiveRules
 from services.backup.usecases.catalog import Catalog
 from services.backup.usecases.copying import NAME, Copying
@@ -38,9 +41,7 @@ from services.backup.usecases.data_keys import DataKeys
 from services.backup.usecases.drill import Drill
 from services.backup.usecases.journal import Journal
 from services.backup.usecases.keeping import Hands, Keeping, Plans
-from services.backup.usecases.leases import Leases
 from services.backup.usecases.make_backup import BackupRules, MakeBackup
-from services.backup.usecases.operations import Operations
 from services.backup.usecases.prepare import Prepare
 from services.backup.usecases.prune import Origin, Prune, PruneRules
 from services.backup.usecases.repair import Repair
@@ -207,7 +208,7 @@ def _prune_copy(setting: Setting, repository: Repository, archive: Archive, cata
 async def _primary(settings: BackupServiceSettings, stack: AsyncExitStack) -> ObjectStore:
     if settings.backup.directory is not None:
         return DirectoryStore(settings.backup.directory)
-    return await stack.enter_async_context(open_s3(_s3_options(settings.s3)))
+    return await stack.enter_async_context(open_s3(s3_options(settings.s3)))
 
 
 async def _second(settings: SecondStoreSettings, stack: AsyncExitStack) -> ObjectStore | None:
@@ -215,21 +216,7 @@ async def _second(settings: SecondStoreSettings, stack: AsyncExitStack) -> Objec
         return DirectoryStore(settings.directory)
     if settings.bucket is None:
         return None
-    return await stack.enter_async_context(open_s3(_s3_options(settings)))
-
-
-def _s3_options(settings: S3Settings | SecondStoreSettings) -> S3Options:
-    assert settings.bucket is not None, "the settings were checked"
-    return S3Options(
-        bucket=settings.bucket,
-        prefix=settings.prefix,
-        region=settings.region,
-        endpoint=settings.endpoint,
-        path_style=settings.path_style,
-        access_key_id=settings.access_key_id.get_secret_value() if settings.access_key_id else None,
-        secret_access_key=settings.secret_access_key.get_secret_value() if settings.secret_access_key else None,
-        kms_key_id=settings.kms_key_id,
-    )
+    return await stack.enter_async_context(open_s3(s3_options(settings)))
 
 
 def _aws(settings: S3Settings) -> dict[str, str | None]:

@@ -36,6 +36,9 @@ from llm_schema_registry import errors
 from llm_schema_registry.kernel.clock import SystemClock
 from llm_schema_registry.kernel.settings import Problem
 from llm_schema_registry.kernel.settings_sources import SettingsInvalid, load
+from llm_schema_registry.operations import ids
+from llm_schema_registry.operations.operation import OperationKind, Subject
+from llm_schema_registry.operations.operations import Work
 from services.backup.adapters.recipients import (
     generate_key_file,
     generate_key_pair,
@@ -44,14 +47,11 @@ from services.backup.adapters.recipients import (
     write_public_key,
 )
 from services.backup.assembly import Assembly, Setting, assemble
-from services.backup.domain import ids
 from services.backup.domain.model import Level, Place
-from services.backup.domain.operation import OperationKind, Subject
 from services.backup.domain.restore import Restore, RestoreState
 from services.backup.domain.targets import AtBackup, AtPlace, AtTime, Latest, Target
 from services.backup.settings import BackupServiceSettings
 from services.backup.usecases.catalog import Entry
-from services.backup.usecases.operations import Work
 
 COMMANDS = ("list", "verify", "rebuild-catalog", "restore", "keygen")
 EXIT_FAILED, EXIT_SETTINGS, EXIT_UNREACHABLE, EXIT_SIGNAL = 1, 2, 3, 128

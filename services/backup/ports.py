@@ -8,30 +8,9 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Protocol
 
 from services.backup.domain.model import DatabaseFacts, Epoch, Head, Place, Segment, StoredChange
-
-
-class Clock(Protocol):
-    """Tells the time."""
-
-    def now(self) -> datetime:
-        """The present moment, with time zone UTC. May jump."""
-        ...
-
-    def monotonic(self) -> float:
-        """Seconds from an arbitrary start; never goes back."""
-        ...
-
-
-class Dice(Protocol):
-    """Random bytes fit for keys."""
-
-    def __call__(self, count: int) -> bytes:
-        """So many bytes that nobody can guess."""
-        ...
 
 
 class Failpoints(Protocol):

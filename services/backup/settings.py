@@ -17,14 +17,16 @@ from llm_schema_registry.kernel.settings import (
     ServerSettings,
     ServiceSettings,
 )
+from llm_schema_registry.kernel.settings_stores import (
+    BUCKET,
+    ENDPOINT,
+    PREFIX,
+    PREFIX_CHARACTERS_MAX,
+    S3Settings,
+    store_credentials,
+)
 from llm_schema_registry.kernel.urls import is_postgres
 from services.backup.domain.schedules import InvalidSchedule, validate
-
-PREFIX = r"^([A-Za-z0-9][A-Za-z0-9._-]{0,199}/)*$"
-PREFIX_CHARACTERS_MAX = 500
-"""A key has 1,024 bytes at most, of which ours need some hundred."""
-BUCKET = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-ENDPOINT = r"^https?://[^\s/]+/?$"
 
 
 def _split(value: object) -> object:
@@ -55,40 +57,6 @@ class BackupServerSettings(ServerSettings):
         description="Plaintext gRPC port that serves only grpc.health.v1, opened when mTLS is on, because Kubernetes"
         " probes speak no TLS. 0 picks a free one.",
     )
-
-
-class S3Settings(Section):
-    """The bucket that backups and the archive are kept in. Without one, `backup.directory` is."""
-
-    bucket: str | None = Field(
-        default=None, min_length=3, max_length=63, pattern=BUCKET, description="Name of the bucket."
-    )
-    region: str = Field(default="us-east-1", min_length=1, description="Region of the bucket.")
-    endpoint: str | None = Field(
-        default=None, pattern=ENDPOINT, description="Endpoint of an S3-compatible store; AWS without."
-    )
-    path_style: bool = Field(
-        default=False, description="Name the bucket in the path, as many S3-compatible stores need."
-    )
-    access_key_id: SecretStr | None = Field(
-        default=None, description="Access key; without, the usual chain of AWS (environment, profile, role) decides."
-    )
-    secret_access_key: SecretStr | None = Field(default=None, description="Secret of the access key.")
-    kms_key_id: str | None = Field(
-        default=None,
-        min_length=1,
-        description="Key of the key service that the store encrypts objects with; without, it encrypts with AES-256.",
-    )
-    prefix: str = Field(
-        default="",
-        pattern=PREFIX,
-        max_length=PREFIX_CHARACTERS_MAX,
-        description="What all keys begin with: empty, or names that end with `/`.",
-    )
-
-    def rules(self) -> Iterator[Problem]:
-        """The access key has its secret, and the endpoint none."""
-        yield from _credentials("s3", self)
 
 
 class SecondStoreSettings(Section):
@@ -123,17 +91,7 @@ class SecondStoreSettings(Section):
                 "set either second_store.bucket or second_store.directory",
                 str(self.directory),
             )
-        yield from _credentials("second_store", self)
-
-
-def _credentials(section: str, settings: S3Settings | SecondStoreSettings) -> Iterator[Problem]:
-    if (settings.access_key_id is None) != (settings.secret_access_key is None):
-        missing = "access_key_id" if settings.access_key_id is None else "secret_access_key"
-        yield Problem(f"{section}.{missing}", "required because the other half of the pair is set")
-    if settings.endpoint is not None and "@" in settings.endpoint:
-        # Without its value: it holds a secret.
-        allowed = f"holds no credentials: set {section}.access_key_id and {section}.secret_access_key"
-        yield Problem(f"{section}.endpoint", allowed)
+        yield from store_credentials("second_store", self)
 
 
 class BackupSettings(Section):

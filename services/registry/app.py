@@ -16,7 +16,7 @@ from llm_schema_registry.kernel.dependencies import DependencyCheck
 from llm_schema_registry.kernel.metrics import Metric, Point
 from llm_schema_registry.kernel.migrate import MigrationFailed, migrate
 from llm_schema_registry.kernel.postgres import Postgres, PostgresOptions
-from llm_schema_registry.kernel.process import Definition, Parts, Runtime, Servicer, StartFailed
+from llm_schema_registry.kernel.process import Cache, Definition, Parts, Runtime, Servicer, StartFailed
 from llm_schema_registry.registry.v1 import (
     change_service_pb2_grpc,
     compatibility_service_pb2_grpc,
@@ -104,6 +104,7 @@ async def build(runtime: Runtime[RegistrySettings]) -> AsyncIterator[Parts[Regis
                     DependencyCheck("changes", critical=True, check=feed.check),
                 ],
                 metrics=[lambda: _metrics(database, caches, feed)],
+                caches=_flushable(caches),
             )
         finally:
             for task in background:
@@ -230,6 +231,12 @@ def _caches(
     caches.contents = caches.memory
     caches.observers.append(caches.memory.observe)
     return caches
+
+
+def _flushable(caches: Caches) -> Sequence[Cache]:
+    """What FlushCaches empties: the shared tier first, or memory would be filled from it again."""
+    tiers = (("redis", caches.shared), ("memory", caches.memory))
+    return [Cache(name, tier.flush) for name, tier in tiers if tier is not None]
 
 
 def _metrics(database: Postgres, caches: Caches, feed: Feed) -> Iterable[Metric]:

@@ -380,6 +380,30 @@ class ObjectStoreDenied(Error):
     code, reason = Code.FAILED_PRECONDITION, "OBJECT_STORE_DENIED"
 
 
+class RecoveryNotFound(Error):
+    """No recovery has this id."""
+
+    code, reason = Code.NOT_FOUND, "RECOVERY_NOT_FOUND"
+
+
+class RecoveryStopped(Error):
+    """A step of a recovery failed; the recovery stands still and can be resumed or aborted."""
+
+    code, reason = Code.FAILED_PRECONDITION, "RECOVERY_STOPPED"
+
+
+class PeerUnreachable(Error):
+    """Another process of the system, which the metadata names, cannot be reached."""
+
+    code, reason = Code.UNAVAILABLE, "PEER_UNREACHABLE"
+
+
+class PeerFailed(Error):
+    """Another process of the system did not do what it was asked."""
+
+    code, reason = Code.FAILED_PRECONDITION, "PEER_FAILED"
+
+
 class MethodUnknown(Error):
     """The server has no such method."""
 

@@ -15,9 +15,9 @@ import pytest
 from llm_schema_registry.backup.v1 import backup_pb2
 from llm_schema_registry.backup.v1 import backup_service_pb2 as pb
 from llm_schema_registry.operation.v1 import operation_service_pb2
+from llm_schema_registry.operations.operation import OperationKind
 from services.backup.domain import layout
 from services.backup.domain.model import Kind
-from services.backup.domain.operation import OperationKind
 from services.backup.usecases.make_backup import Wanted
 from tests.backup_parts import NOON, HandClock, Parts, make_parts
 from tests.backup_process import POLICY

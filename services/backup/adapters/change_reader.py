@@ -13,9 +13,9 @@ from psycopg import sql
 
 from llm_schema_registry import errors
 from llm_schema_registry.kernel.postgres import Connection, PostgresOptions
+from llm_schema_registry.operations.ports import Clock
 from services.backup.adapters.postgres_session import open_session, translated
 from services.backup.domain.model import Epoch, Head, StoredChange
-from services.backup.ports import Clock
 
 CHANNEL = "registry_changes"
 """Where the registry announces its commits."""

@@ -14,6 +14,7 @@ from psycopg import sql
 from llm_schema_registry import errors
 from llm_schema_registry.kernel.migrate import lock_key
 from llm_schema_registry.kernel.postgres import Connection, Postgres, PostgresOptions
+from llm_schema_registry.operations.ports import Clock
 from services.backup.adapters.change_reader import ChangeBell, read_changes, read_head
 from services.backup.adapters.client_programs import Programs, find_programs, program_access
 from services.backup.adapters.database_facts import read_facts
@@ -21,7 +22,6 @@ from services.backup.adapters.dump_check import DumpCheck
 from services.backup.adapters.postgres_session import open_session, translated
 from services.backup.adapters.programs import Command, ProgramFailed, run_program
 from services.backup.domain.model import DatabaseFacts, Head, StoredChange
-from services.backup.ports import Clock
 
 SCHEMA = "registry"
 STALL_SECONDS = 300.0

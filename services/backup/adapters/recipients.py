@@ -25,10 +25,11 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from llm_schema_registry import errors
+from llm_schema_registry.operations.ports import Dice
 from services.backup.domain.documents import SEED_BYTES, Signer, Verifier
 from services.backup.domain.keys import canonical_context
 from services.backup.domain.sealing import KEY_BYTES
-from services.backup.ports import Dice, Recipient
+from services.backup.ports import Recipient
 
 FILE_BYTES_MAX = 64 * 1024
 NONCE_BYTES = 12

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
-
-from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from llm_schema_registry.backup.v1 import backup_pb2, restore_pb2
+from llm_schema_registry.kernel.messages import duration, timestamp
 from services.backup.domain.model import Kind, Level, Manifest, Place, Verification
 from services.backup.domain.restore import LossWindow, Restore, RestoreState
 from services.backup.domain.targets import AtBackup, AtPlace, AtTime, Latest, Target
@@ -37,24 +34,6 @@ STATES: Mapping[RestoreState, restore_pb2.RestoreState.ValueType] = {
     RestoreState.RELEASED: restore_pb2.RESTORE_STATE_RELEASED,
     RestoreState.FAILED: restore_pb2.RESTORE_STATE_FAILED,
 }
-
-
-def timestamp(time: datetime | None) -> Timestamp | None:
-    """A moment; None stays unset."""
-    if time is None:
-        return None
-    message = Timestamp()
-    message.FromDatetime(time.astimezone(UTC))
-    return message
-
-
-def duration(seconds: float | None) -> Duration | None:
-    """A length of time; None stays unset."""
-    if seconds is None:
-        return None
-    message = Duration()
-    message.FromTimedelta(timedelta(seconds=max(0.0, seconds)))
-    return message
 
 
 def backup(manifest: Manifest, *, full: bool = False) -> backup_pb2.Backup:

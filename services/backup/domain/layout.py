@@ -1,17 +1,17 @@
 """Where what lies in the repository: keys of objects, made and read back. All of them are relative to the repository.
 
     repository.json                                         whose repository it is
-    leases/<office>.json                                    who holds an office
     backups/<id>/manifest.json, backups/<id>/data-00001     a backup; it exists when its manifest does
     keys/<key id>/<number>.json                             wrapped forms of a data key; the highest number counts
     archive/<epoch>/<first>-<last>, archive/heartbeat.json  segments of the history
     verifications/<id>/<level>-<time>-<passed|failed>.json  evidence
     pins/<id>, tombstones/<id>.json                         what is kept, what is being deleted
-    operations/<name>.json, restores/<id>/<number>.json     journals
+    restores/<id>/<number>.json                             journals
     drills/<time>.json, catalog.json
 
-Numbers have a fixed width, so the order of keys is theirs. What makes a key raises ValueError for what fits none; what
-reads one answers None for a key that is not ours, or that another version may have written.
+Operations and leases lie beside them (llm_schema_registry.operations.keys). Numbers have a fixed width, so the order of
+keys is theirs. What makes a key raises ValueError for what fits none; what reads one answers None for a key that is not
+ours, or that another version may have written.
 """
 
 from __future__ import annotations
@@ -20,20 +20,18 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from services.backup.domain.ids import is_id
+from llm_schema_registry.operations.ids import is_id
 from services.backup.domain.model import Level
 
 REPOSITORY = "repository.json"
 CATALOG = "catalog.json"
 HEARTBEAT = "archive/heartbeat.json"
-LEASES = "leases/"
 BACKUPS = "backups/"
 KEYS = "keys/"
 ARCHIVE = "archive/"
 VERIFICATIONS = "verifications/"
 PINS = "pins/"
 TOMBSTONES = "tombstones/"
-OPERATIONS = "operations/"
 RESTORES = "restores/"
 DRILLS = "drills/"
 
@@ -45,7 +43,6 @@ EPOCH_MAX = (1 << 31) - 1
 POSITION_MAX = (1 << 63) - 1
 
 _TIME_FORMAT = "%Y%m%dT%H%M%S.%fZ"
-_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?", re.ASCII | re.IGNORECASE)
 _KEY_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _DATA = re.compile(r"data-([0-9]{5})", re.ASCII)
 _SEGMENT = re.compile(r"archive/([0-9]{10})/([0-9]{20})-([0-9]{20})", re.ASCII)
@@ -72,11 +69,6 @@ class VerificationKey:
     level: Level
     time: datetime
     passed: bool
-
-
-def lease(office: str) -> str:
-    """The lease of an office."""
-    return f"{LEASES}{_named(office)}.json"
 
 
 def backup(backup_id: str) -> str:
@@ -142,11 +134,6 @@ def pin(backup_id: str) -> str:
 def tombstone(backup_id: str) -> str:
     """What says that a backup is being deleted, or was."""
     return f"{TOMBSTONES}{_id(backup_id)}.json"
-
-
-def operation(name: str) -> str:
-    """An operation's last state."""
-    return f"{OPERATIONS}{_named(name)}.json"
 
 
 def restore(restore_id: str) -> str:
@@ -222,12 +209,6 @@ def tombstone_of(key: str) -> str | None:
     return _one(key, TOMBSTONES, ".json")
 
 
-def operation_of(key: str) -> str | None:
-    """The name of an operation."""
-    name = _between(key, OPERATIONS, ".json")
-    return name if name is not None and _NAME.fullmatch(name) else None
-
-
 def restore_entry_of(key: str) -> tuple[str, int] | None:
     """The id of the restore and the number of the journal's entry."""
     found = _RESTORE.fullmatch(key)
@@ -255,12 +236,6 @@ def _id(text: str) -> str:
     if not is_id(text):
         raise ValueError(f"not an id: {text[:40]!r}")
     return text
-
-
-def _named(name: str) -> str:
-    if not _NAME.fullmatch(name):
-        raise ValueError(f"a name has 1 to 64 letters, digits and `._-`: {name[:70]!r}")
-    return name
 
 
 def _number(number: int, low: int, high: int, width: int) -> str:

@@ -10,9 +10,9 @@ import re
 from collections.abc import Sequence
 from datetime import datetime
 
+from llm_schema_registry.operations.ids import is_id
 from services.backup.domain import documents, layout
 from services.backup.domain.documents import DocumentInvalid, Fields, Signer, Verifier, time_text
-from services.backup.domain.ids import is_id
 from services.backup.domain.model import (
     DatabaseFacts,
     EncryptionRecord,

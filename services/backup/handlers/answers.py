@@ -6,15 +6,16 @@ from google.protobuf.message import Message
 
 from llm_schema_registry import errors
 from llm_schema_registry.backup.v1 import backup_pb2, restore_pb2
+from llm_schema_registry.kernel.messages import duration, timestamp
 from llm_schema_registry.operation.v1 import operation_pb2
+from llm_schema_registry.operations import messages as codec
+from llm_schema_registry.operations.operation import Operation
+from llm_schema_registry.operations.operations import Request
 from services.backup.codec import nouns
-from services.backup.codec import operations as codec
-from services.backup.domain.operation import Operation
 from services.backup.usecases.catalog import Catalog, Entry
 from services.backup.usecases.copying import NAME, Copying
 from services.backup.usecases.drill import Drill, DrillRecord
 from services.backup.usecases.journal import Journal
-from services.backup.usecases.operations import Request
 
 
 class Answers:
@@ -68,7 +69,7 @@ class Answers:
 
     def _with_state(self, message: backup_pb2.Backup, entry: Entry) -> backup_pb2.Backup:
         message.verified_level = nouns.LEVELS[entry.level]
-        if time := nouns.timestamp(entry.verified_time):
+        if time := timestamp(entry.verified_time):
             message.verified_time.CopyFrom(time)
         message.pinned = entry.pinned
         if self._copying is not None:
@@ -86,11 +87,11 @@ def drill(record: DrillRecord) -> backup_pb2.Drill:
     """A drill's record."""
     return backup_pb2.Drill(
         backup_id=record.backup_id,
-        time=nouns.timestamp(record.time),
+        time=timestamp(record.time),
         passed=record.passed,
         problems=record.problems,
-        recovery_time=nouns.duration(record.recovery_seconds),
-        recovery_point=nouns.duration(record.recovery_point_seconds),
+        recovery_time=duration(record.recovery_seconds),
+        recovery_point=duration(record.recovery_point_seconds),
         epoch=record.place.epoch,
         position=record.place.position,
     )

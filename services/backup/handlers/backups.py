@@ -12,16 +12,17 @@ from llm_schema_registry.backup.v1 import backup_pb2
 from llm_schema_registry.backup.v1 import backup_service_pb2 as pb
 from llm_schema_registry.backup.v1 import backup_service_pb2_grpc as rpc
 from llm_schema_registry.kernel.calls import current_caller
+from llm_schema_registry.kernel.messages import duration, timestamp
+from llm_schema_registry.operations.leases import PATIENCE_SECONDS
+from llm_schema_registry.operations.operation import OperationKind, Subject
+from llm_schema_registry.operations.operations import Operations
 from services.backup.codec import nouns
 from services.backup.domain.model import Kind, Level
-from services.backup.domain.operation import OperationKind, Subject
 from services.backup.domain.schedules import Schedule, next_slot
 from services.backup.handlers.answers import Answers, asked
 from services.backup.handlers.fields import Fields
 from services.backup.usecases.drill import Drill
-from services.backup.usecases.leases import PATIENCE_SECONDS
 from services.backup.usecases.make_backup import MakeBackup, Wanted
-from services.backup.usecases.operations import Operations
 from services.backup.usecases.prune import Prune, Pruned
 from services.backup.usecases.repository import WRITING, Repository
 from services.backup.usecases.status import ArchiveStatus, NamedStore, Status, StoreStatus
@@ -150,8 +151,8 @@ class BackupService(rpc.BackupServiceServicer):
                 backup_pb2.BackupSchedule(
                     kind=nouns.KINDS[schedule.kind],
                     cron=schedule.cron,
-                    next_time=nouns.timestamp(next_slot(schedule, now)),
-                    last_slot_time=nouns.timestamp(max((slot for slot in slots if slot), default=None)),
+                    next_time=timestamp(next_slot(schedule, now)),
+                    last_slot_time=timestamp(max((slot for slot in slots if slot), default=None)),
                 )
             )
         return pb.ListSchedulesResponse(schedules=schedules)
@@ -213,11 +214,11 @@ def _archive(status: ArchiveStatus, *, enabled: bool) -> backup_pb2.ArchiveStatu
         epoch=beat.place.epoch if beat else 0,
         position=beat.place.position if beat else 0,
         live_position=status.live.position if status.live else None,
-        lag=nouns.duration(status.lag_seconds),
+        lag=duration(status.lag_seconds),
         schema_id_high=beat.schema_id_high if beat else 0,
-        heartbeat_time=nouns.timestamp(beat.time) if beat else None,
-        restorable_from=nouns.timestamp(status.restorable_from),
-        restorable_to=nouns.timestamp(status.restorable_to),
+        heartbeat_time=timestamp(beat.time) if beat else None,
+        restorable_from=timestamp(status.restorable_from),
+        restorable_to=timestamp(status.restorable_to),
         segments=status.segments,
         stored_bytes=status.stored_bytes,
         problem=status.problem,

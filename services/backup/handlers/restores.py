@@ -10,14 +10,14 @@ from llm_schema_registry import errors
 from llm_schema_registry.backup.v1 import restore_service_pb2 as pb
 from llm_schema_registry.backup.v1 import restore_service_pb2_grpc as rpc
 from llm_schema_registry.kernel.calls import current_caller
+from llm_schema_registry.operations.operation import OperationKind, Subject
+from llm_schema_registry.operations.operations import Operations
 from services.backup.codec import nouns
 from services.backup.domain.model import Level
-from services.backup.domain.operation import OperationKind, Subject
 from services.backup.domain.restore import LossWindow, Restore, RestoreState
 from services.backup.handlers.answers import Answers, asked
 from services.backup.handlers.fields import Fields
 from services.backup.usecases.journal import Journal
-from services.backup.usecases.operations import Operations
 from services.backup.usecases.prepare import Prepare
 from services.backup.usecases.repository import Repository
 from services.backup.usecases.swap import Swap

@@ -25,7 +25,8 @@ from llm_schema_registry.objects.store import (
     ObjectStore,
     ObjectTooLarge,
 )
-from services.backup.domain import ids, layout, manifest
+from llm_schema_registry.operations import ids
+from services.backup.domain import layout, manifest
 from services.backup.domain.documents import DocumentInvalid, Verifier, decode_signed
 from services.backup.domain.manifest import ManifestInvalid
 from services.backup.domain.model import Level, Manifest, Verification

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from llm_schema_registry import errors
 from llm_schema_registry.objects.store import ObjectDamaged, ObjectNotFound, ObjectStore, ObjectTooLarge
+from llm_schema_registry.operations.ports import Dice
 from services.backup.domain import keys, layout
 from services.backup.domain.documents import DocumentInvalid
 from services.backup.domain.keys import KeyDocument, Wrap
 from services.backup.domain.sealing import KEY_BYTES, DataKey
-from services.backup.ports import Dice, Recipient
+from services.backup.ports import Recipient
 
 CACHED_MAX = 64
 

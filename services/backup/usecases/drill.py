@@ -9,12 +9,12 @@ from typing import Any
 
 from llm_schema_registry import errors
 from llm_schema_registry.objects.store import ObjectDamaged, ObjectNotFound, ObjectTooLarge
+from llm_schema_registry.operations.leases import PATIENCE_SECONDS
+from llm_schema_registry.operations.operation import OperationKind, Subject
+from llm_schema_registry.operations.operations import Running
 from services.backup.domain import layout
 from services.backup.domain.model import Level, Place
-from services.backup.domain.operation import OperationKind, Subject
 from services.backup.domain.targets import Latest
-from services.backup.usecases.leases import PATIENCE_SECONDS
-from services.backup.usecases.operations import Running
 from services.backup.usecases.prepare import Prepare
 from services.backup.usecases.repository import RESTORING, Repository
 

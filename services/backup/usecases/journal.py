@@ -14,7 +14,8 @@ from typing import Any
 from llm_schema_registry import errors
 from llm_schema_registry.objects.finishing import to_the_end
 from llm_schema_registry.objects.store import ObjectExists, ObjectNotFound
-from services.backup.domain import ids, layout
+from llm_schema_registry.operations import ids
+from services.backup.domain import layout
 from services.backup.domain.documents import DocumentInvalid, decode_signed, encode_signed
 from services.backup.domain.restore import Restore, from_document, to_document
 from services.backup.usecases.repository import Repository

@@ -12,9 +12,10 @@ from datetime import UTC, datetime, timedelta
 
 from llm_schema_registry import errors
 from llm_schema_registry.objects.store import ObjectStore
+from llm_schema_registry.operations.operation import OperationKind, Subject
+from llm_schema_registry.operations.operations import Operations
 from services.backup.domain import layout
 from services.backup.domain.model import Kind, Level
-from services.backup.domain.operation import OperationKind, Subject
 from services.backup.domain.restore import RestoreState
 from services.backup.domain.schedules import Schedule, due, last_committed
 from services.backup.ports import Election
@@ -22,7 +23,6 @@ from services.backup.usecases.catalog import Entry, Listing
 from services.backup.usecases.copying import Copying
 from services.backup.usecases.drill import Drill
 from services.backup.usecases.make_backup import MakeBackup, Wanted
-from services.backup.usecases.operations import Operations
 from services.backup.usecases.prune import Prune
 from services.backup.usecases.repository import RESTORING, SCHEDULING, Repository
 from services.backup.usecases.swap import Swap

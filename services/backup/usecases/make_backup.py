@@ -10,15 +10,16 @@ from datetime import datetime, timedelta
 from llm_schema_registry import errors
 from llm_schema_registry.objects.finishing import to_the_end
 from llm_schema_registry.objects.store import Lock, ObjectExists, Placement
-from services.backup.domain import ids, layout, manifest
+from llm_schema_registry.operations import ids
+from llm_schema_registry.operations.leases import PATIENCE_SECONDS, Lease
+from llm_schema_registry.operations.operation import OperationKind, Subject
+from llm_schema_registry.operations.operations import Running
+from services.backup.domain import layout, manifest
 from services.backup.domain.compression import Compression
 from services.backup.domain.model import DatabaseFacts, EncryptionRecord, Kind, Level, Manifest, Verification
-from services.backup.domain.operation import OperationKind, Subject
 from services.backup.domain.sealing import ALGORITHM, CHUNK_BYTES, DataKey
 from services.backup.ports import Snapshot, Source
 from services.backup.usecases.catalog import Listing
-from services.backup.usecases.leases import PATIENCE_SECONDS, Lease
-from services.backup.usecases.operations import Running
 from services.backup.usecases.remove import remove_backup
 from services.backup.usecases.repository import WRITING, Repository
 from services.backup.usecases.storing import OBJECT_BYTES_MAX, DumpStore, StoredDump, Wrapping

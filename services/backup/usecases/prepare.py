@@ -9,19 +9,19 @@ from datetime import datetime
 
 from llm_schema_registry import errors
 from llm_schema_registry.objects.finishing import to_the_end
-from services.backup.domain import ids
+from llm_schema_registry.operations import ids
+from llm_schema_registry.operations.leases import PATIENCE_SECONDS
+from llm_schema_registry.operations.operation import OperationKind, Subject
+from llm_schema_registry.operations.operations import Running
 from services.backup.domain.forks import LineUnknown, known_lines, shared_position
 from services.backup.domain.layout import SegmentKey
 from services.backup.domain.model import Epoch, Head, Level, Place, StoredChange
-from services.backup.domain.operation import OperationKind, Subject
 from services.backup.domain.restore import LossWindow, Restore, RestoreState
 from services.backup.domain.targets import Base, Cut, Known, Latest, RestorePlan, Target, Unreachable, plan
 from services.backup.ports import Places
 from services.backup.usecases.archive import Archive, Heartbeat
 from services.backup.usecases.catalog import Entry, Listing
 from services.backup.usecases.journal import Journal
-from services.backup.usecases.leases import PATIENCE_SECONDS
-from services.backup.usecases.operations import Running
 from services.backup.usecases.reading import DumpReader
 from services.backup.usecases.repository import RESTORING, Repository
 from services.backup.usecases.scratch import Scratch

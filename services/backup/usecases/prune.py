@@ -10,13 +10,14 @@ from datetime import datetime, timedelta
 
 from llm_schema_registry import errors
 from llm_schema_registry.objects.store import Listed, ObjectExists
-from services.backup.domain import ids, layout, retention
+from llm_schema_registry.operations import ids
+from llm_schema_registry.operations.leases import PATIENCE_SECONDS, Lease
+from services.backup.domain import layout, retention
 from services.backup.domain.forks import known_lines
 from services.backup.domain.model import Level
 from services.backup.domain.retention import Candidate, Plan, Policy
 from services.backup.usecases.archive import Archive
 from services.backup.usecases.catalog import Catalog, Entry, Listing
-from services.backup.usecases.leases import PATIENCE_SECONDS, Lease
 from services.backup.usecases.remove import Removed, belongings, remove_backup
 from services.backup.usecases.repository import WRITING, Repository
 

@@ -14,9 +14,9 @@ from contextlib import suppress
 from functools import partial
 
 from llm_schema_registry import errors
-from services.backup.domain.operation import OperationKind
+from llm_schema_registry.operations.operation import OperationKind
+from llm_schema_registry.operations.operations import Operations
 from services.backup.domain.restore import Restore, RestoreState
-from services.backup.usecases.operations import Operations
 from services.backup.usecases.repository import RESTORING, Repository
 from services.backup.usecases.swap import Swap
 

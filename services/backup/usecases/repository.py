@@ -13,7 +13,10 @@ from llm_schema_registry.objects.store import (
     ObjectStore,
     ObjectTooLarge,
 )
-from services.backup.domain import ids, layout
+from llm_schema_registry.operations import ids
+from llm_schema_registry.operations.leases import Leases
+from llm_schema_registry.operations.ports import Clock, Dice
+from services.backup.domain import layout
 from services.backup.domain.documents import (
     DocumentInvalid,
     Fields,
@@ -22,10 +25,9 @@ from services.backup.domain.documents import (
     decode_signed,
     encode_signed,
 )
-from services.backup.ports import Clock, Dice, Failpoints
+from services.backup.ports import Failpoints
 from services.backup.usecases.catalog import Catalog
 from services.backup.usecases.data_keys import DataKeys
-from services.backup.usecases.leases import Leases
 
 FORMAT = "llm-schema-registry repository/1"
 _KIND = "repository"

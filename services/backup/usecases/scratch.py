@@ -8,7 +8,7 @@ from contextlib import aclosing, asynccontextmanager, suppress
 
 from llm_schema_registry import errors
 from llm_schema_registry.objects.finishing import to_the_end
-from services.backup.domain import ids
+from llm_schema_registry.operations import ids
 from services.backup.domain.model import Manifest
 from services.backup.ports import Places
 from services.backup.usecases.repository import Repository

@@ -9,10 +9,10 @@ from datetime import datetime
 
 from llm_schema_registry import errors
 from llm_schema_registry.objects.finishing import to_the_end
+from llm_schema_registry.operations.leases import Lease
 from services.backup.domain.model import Head, StoredChange
 from services.backup.ports import Election, Source
 from services.backup.usecases.archive import CHANGES_MAX, HEARTBEAT_SECONDS, Archive, ArchiveRules, Heartbeat, Tip
-from services.backup.usecases.leases import Lease
 from services.backup.usecases.repository import ARCHIVING, Repository
 
 RETRY_SECONDS = 2.0

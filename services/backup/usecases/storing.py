@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 from llm_schema_registry import errors
 from llm_schema_registry.objects.store import ObjectStore, Placement
+from llm_schema_registry.operations.ports import Dice
 from services.backup.domain import layout
 from services.backup.domain.compression import Compression, Compressor
 from services.backup.domain.model import ObjectRecord, PartRecord
 from services.backup.domain.sealing import PREFIX_BYTES, SALT_BYTES, DataKey, Sealer
-from services.backup.ports import Dice, Failpoints
+from services.backup.ports import Failpoints
 from services.backup.usecases.ahead import ahead
 
 OBJECT_BYTES_MAX = 4 * 1024**3

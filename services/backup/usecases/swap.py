@@ -14,17 +14,17 @@ from datetime import timedelta
 
 from llm_schema_registry import errors
 from llm_schema_registry.objects.finishing import to_the_end
-from services.backup.domain import ids
+from llm_schema_registry.operations import ids
+from llm_schema_registry.operations.leases import PATIENCE_SECONDS, Lease, LeaseTimes
+from llm_schema_registry.operations.operation import Subject
+from llm_schema_registry.operations.operations import Running
 from services.backup.domain import restore as states
 from services.backup.domain.forks import ancestry, known_lines, shared_position
 from services.backup.domain.model import Epoch, Head, Place
-from services.backup.domain.operation import Subject
 from services.backup.domain.restore import KEEPING, LossWindow, Restore, RestoreState, read_confirmation
 from services.backup.domain.targets import Latest
 from services.backup.ports import Places, PlaceWriter
 from services.backup.usecases.journal import Journal
-from services.backup.usecases.leases import PATIENCE_SECONDS, Lease, LeaseTimes
-from services.backup.usecases.operations import Running
 from services.backup.usecases.prepare import Prepare, Survey, follows, measure
 from services.backup.usecases.repository import RESTORING, SWAPPING, Repository
 from services.backup.usecases.scratch import Scratch

@@ -7,11 +7,11 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from llm_schema_registry import errors
+from llm_schema_registry.operations.leases import PATIENCE_SECONDS
+from llm_schema_registry.operations.operation import OperationKind, Subject
+from llm_schema_registry.operations.operations import Running
 from services.backup.domain.model import DatabaseFacts, Level, Manifest, Verification
-from services.backup.domain.operation import OperationKind, Subject
 from services.backup.ports import DumpCheck, Places
-from services.backup.usecases.leases import PATIENCE_SECONDS
-from services.backup.usecases.operations import Running
 from services.backup.usecases.reading import DumpReader
 from services.backup.usecases.repository import RESTORING, Repository
 from services.backup.usecases.scratch import Scratch

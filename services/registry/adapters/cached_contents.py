@@ -60,6 +60,13 @@ class CachedContents:
             self._kept.clear()
         self._forget(changes)
 
+    async def flush(self) -> int:
+        """Forgets everything, and returns how much that was."""
+        entries = len(self._kept)
+        self._forgotten += 1
+        self._kept.clear()
+        return entries
+
     def _forget(self, changes: Sequence[Change]) -> None:
         for change in changes:
             if isinstance(change.event, VersionsPurged):

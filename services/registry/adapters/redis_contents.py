@@ -18,7 +18,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from llm_schema_registry.errors import Error
+from llm_schema_registry.errors import Error, Overloaded
 from llm_schema_registry.registry.v1 import schema_pb2
 from services.registry.codec import nouns
 from services.registry.domain.events import Change, VersionsPurged
@@ -29,6 +29,8 @@ COMMAND_SECONDS_MAX = 0.25
 """A cache that is slower than this is no help: the database answers sooner."""
 PAUSE_SECONDS = 1.0
 PAUSE_SECONDS_MAX = 30.0
+FLUSH_SECONDS_MAX = 15.0
+SCAN_COUNT = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,31 @@ class RedisContents:
             found.update(fetched)
         return found
 
+    async def flush(self) -> int:
+        """Removes every key below the prefix, also those of earlier epochs, and returns how many.
+
+        Other keys of the server are never touched. Raises errors.Overloaded when Redis cannot be reached or does not do
+        it in FLUSH_SECONDS_MAX: a repeat goes on.
+        """
+        removed = 0
+        try:
+            async with asyncio.timeout(FLUSH_SECONDS_MAX):
+                keys: list[bytes] = []
+                async for key in self._client.scan_iter(
+                    match=f"{_literal(self._options.key_prefix)}*", count=SCAN_COUNT
+                ):
+                    keys.append(key)
+                    if len(keys) == SCAN_COUNT:
+                        removed += await self._client.unlink(*keys)
+                        keys.clear()
+                if keys:
+                    removed += await self._client.unlink(*keys)
+        except (RedisError, OSError, TimeoutError):
+            raise Overloaded(
+                f"Redis did not remove every entry within {FLUSH_SECONDS_MAX:g} s: {removed} are gone. Repeat."
+            ) from None
+        return removed
+
     async def _read(self, space: str, ids: Sequence[int]) -> dict[int, Schema]:
         """What Redis has. A damaged entry counts as none."""
         values = await self._guarded(lambda: self._client.mget([f"{space}{schema_id}" for schema_id in ids]))
@@ -155,6 +182,11 @@ class RedisContents:
             return None
         self._pause_seconds = PAUSE_SECONDS
         return result
+
+
+def _literal(prefix: str) -> str:
+    """A pattern that fits the prefix alone. Source: redis.io/commands/keys, glob-style patterns, 2026."""
+    return "".join(f"\\{letter}" if letter in "*?[]\\" else letter for letter in prefix)
 
 
 def _decoded(value: bytes) -> Schema | None:

@@ -10,7 +10,7 @@ from typing import TypeVar
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
-from llm_schema_registry.errors import InvalidField, Violation
+from llm_schema_registry.kernel import fields
 from llm_schema_registry.registry.v1 import schema_pb2
 from services.registry.codec import nouns
 from services.registry.domain import limits
@@ -24,25 +24,8 @@ T = TypeVar("T")
 NUMBER_MAX = 2**31 - 1
 
 
-class Fields:
-    """The fields of one request. Every reader returns a value that may be used once `require_valid` has passed."""
-
-    def __init__(self) -> None:
-        self._violations: list[Violation] = []
-
-    def require_valid(self) -> None:
-        """Raises InvalidField with every violation that was found."""
-        if self._violations:
-            raise self.invalid()
-
-    def invalid(self) -> InvalidField:
-        """The error that names every violation that was found."""
-        shown = "; ".join(f"{violation.field}: {violation.description}" for violation in self._violations[:5])
-        return InvalidField(shown, violations=self._violations)
-
-    def refuse(self, field: str, description: str) -> None:
-        """Notes that a field is at fault."""
-        self._violations.append(Violation(field, description))
+class Fields(fields.Fields):
+    """The fields of one request to the registry."""
 
     def subject(self, value: str, field: str = "subject", *, optional: bool = False) -> str:
         """A subject's name; empty is allowed when optional."""
@@ -73,7 +56,7 @@ class Fields:
     def format(self, value: int, field: str = "format") -> Format:
         """A format."""
         names = [form.name for form in Format]
-        return self._known(nouns.read_format(value), Format.JSON, field, names)
+        return self.known(nouns.read_format(value), Format.JSON, field, names)
 
     def optional_format(self, value: int, field: str = "format") -> Format | None:
         """A format, or None when it is not given."""
@@ -83,7 +66,7 @@ class Fields:
         """A state among those allowed."""
         found = nouns.read_state(value)
         names = [state.name for state in among]
-        return self._known(found if found in among else None, State.ACTIVE, field, names)
+        return self.known(found if found in among else None, State.ACTIVE, field, names)
 
     def optional_state(self, value: int, field: str = "state") -> State | None:
         """A state, or None when it is not given."""
@@ -91,7 +74,7 @@ class Fields:
 
     def level(self, value: int, field: str) -> str:
         """A level's name."""
-        return self._known(nouns.read_level(value), "NONE", field, list(LEVELS))
+        return self.known(nouns.read_level(value), "NONE", field, list(LEVELS))
 
     def optional_level(self, value: int, field: str) -> str | None:
         """A level's name, or None when it is not given."""
@@ -99,7 +82,7 @@ class Fields:
 
     def policy(self, value: int, field: str) -> Policy:
         """A policy."""
-        return self._known(nouns.read_policy(value), Policy.EXACT, field, [policy.name for policy in Policy])
+        return self.known(nouns.read_policy(value), Policy.EXACT, field, [policy.name for policy in Policy])
 
     def optional_policy(self, value: int, field: str) -> Policy | None:
         """A policy, or None when it is not given."""
@@ -186,13 +169,6 @@ class Fields:
             self.refuse(field, f"has {len(value)} characters; at most {characters_max} are allowed")
         elif not _printable(value, allowed):
             self.refuse(field, "must not hold control characters")
-
-    def _known(self, value: T | None, stand_in: T, field: str, names: Iterable[str]) -> T:
-        """A value of an enum; the stand-in is never used, because the violation is raised first."""
-        if value is not None:
-            return value
-        self.refuse(field, f"must be one of {', '.join(names)}")
-        return stand_in
 
 
 def when(*, given: bool, read: Callable[[], T]) -> T | None:

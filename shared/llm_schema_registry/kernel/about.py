@@ -5,7 +5,10 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 import os
+import resource
 import secrets
+import sys
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,6 +114,8 @@ def process_metrics(about: About, report: Report, lines_dropped: int) -> list[Me
     ]
     return [
         Metric("schema_registry.process.info", "gauge", "", "Always 1; the labels tell.", [Point(1, info)]),
+        Metric("process.cpu.time", "counter", "s", "Processor time of this process.", [Point(time.process_time())]),
+        Metric("process.memory.usage", "gauge", "By", "Resident memory.", [Point(_resident_bytes())]),
         Metric("schema_registry.process.ready", "gauge", "", "1 while ready to serve.", [Point(int(report.ready))]),
         Metric(
             "schema_registry.process.in_flight",
@@ -154,3 +159,13 @@ def _dependency(finding: Finding) -> pb.Dependency:
     if finding.checked is not None:
         dependency.check_time.FromDatetime(finding.checked)
     return dependency
+
+
+def _resident_bytes() -> int:
+    """Memory of this process that is not swapped out; its peak where the system does not tell the present."""
+    try:
+        with open("/proc/self/statm", "rb") as statm:  # noqa: PTH123 - read every few seconds
+            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024

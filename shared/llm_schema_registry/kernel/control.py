@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from llm_schema_registry import errors
@@ -14,6 +15,8 @@ from llm_schema_registry.kernel.calls import current_caller, remaining_seconds
 from llm_schema_registry.kernel.clock import Clock
 from llm_schema_registry.kernel.health import Health
 from llm_schema_registry.kernel.lifecycle import MODES, Lifecycle, State
+from llm_schema_registry.kernel.messages import timestamp
+from llm_schema_registry.kernel.metrics import HistogramPoint, Metric, MetricSource
 
 SERVICE = "llm_schema_registry.control.v1.ControlService"
 WAIT_SECONDS = 30.0
@@ -21,6 +24,7 @@ WAIT_SECONDS_MAX = 60.0
 ANSWER_SECONDS = 0.25
 """Part of the call's time that a drain leaves for its own answer."""
 CAUSE_CHARACTERS_MAX = 200
+POINTS_MAX = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,14 @@ class EffectiveOption:
 
 
 @dataclass(frozen=True, slots=True)
+class Cache:
+    """Something that a process keeps of the database. flush: forgets it and returns how many entries that were."""
+
+    name: str
+    flush: Callable[[], Awaitable[int]]
+
+
+@dataclass(frozen=True, slots=True)
 class Controlled:
     """The process that is steered. reload raises InvalidField and leaves everything as it was when it cannot."""
 
@@ -50,6 +62,8 @@ class Controlled:
     health: Health
     reload: Callable[[], Awaitable[Reloaded]]
     options: Callable[[], Sequence[EffectiveOption]]
+    caches: Callable[[], Sequence[Cache]]
+    metrics: MetricSource
     logger: Any
 
 
@@ -106,12 +120,24 @@ class ControlServicer(control_service_pb2_grpc.ControlServiceServicer):
         self._log("reload", changed=reloaded.changed, needs_restart=reloaded.needs_restart)
         return pb.ReloadResponse(changed_options=reloaded.changed, restart_options=reloaded.needs_restart)
 
+    async def FlushCaches(self, request: pb.FlushCachesRequest, context: Any) -> pb.FlushCachesResponse:  # noqa: ARG002
+        """Forgets what is kept of the database."""
+        flushed = [await _flushed(cache) for cache in self._process.caches()]
+        self._log("flush caches", caches=[cache.name for cache in flushed])
+        return pb.FlushCachesResponse(caches=flushed)
+
+    async def GetMetrics(self, request: pb.GetMetricsRequest, context: Any) -> pb.GetMetricsResponse:  # noqa: ARG002
+        """The metrics as they are now."""
+        points = islice(_points(self._process.metrics()), POINTS_MAX)
+        return pb.GetMetricsResponse(time=timestamp(self._process.clock.now()), points=points)
+
     async def Stop(self, request: pb.StopRequest, context: Any) -> pb.StopResponse:  # noqa: ARG002
         """Starts the shutdown."""
         if len(request.cause) > CAUSE_CHARACTERS_MAX:
             raise errors.InvalidField.of("cause", f"must have at most {CAUSE_CHARACTERS_MAX} characters")
-        self._log("stop", cause=request.cause)
-        self._process.lifecycle.request_stop(f"Stop RPC: {request.cause}" if request.cause else "Stop RPC")
+        self._log("stop", cause=request.cause, restart=request.restart)
+        cause = f"Stop RPC: {request.cause}" if request.cause else "Stop RPC"
+        self._process.lifecycle.request_stop(cause, restart=request.restart)
         return pb.StopResponse(process=self._message())
 
     def _message(self) -> process_pb2.Process:
@@ -120,3 +146,24 @@ class ControlServicer(control_service_pb2_grpc.ControlServiceServicer):
 
     def _log(self, verb: str, **fields: object) -> None:
         self._process.logger.info("control", verb=verb, caller=current_caller().name, **fields)
+
+
+async def _flushed(cache: Cache) -> pb.FlushedCache:
+    """A cache after it was flushed, or with what kept it from that."""
+    try:
+        return pb.FlushedCache(name=cache.name, entries=await cache.flush())
+    except errors.Error as failed:
+        return pb.FlushedCache(name=cache.name, problem=failed.message)
+
+
+def _points(metrics: Iterable[Metric]) -> Iterator[pb.MetricPoint]:
+    for metric in metrics:
+        for point in metric.points:
+            yield pb.MetricPoint(
+                name=metric.name,
+                kind=metric.kind,
+                unit=metric.unit,
+                attributes=dict(point.attributes),
+                value=point.total if isinstance(point, HistogramPoint) else point.value,
+                count=sum(point.counts) if isinstance(point, HistogramPoint) else 0,
+            )

@@ -69,10 +69,15 @@ class ClientCertificate:
         return Caller(names[0], Role.ADMIN)
 
 
-class ControlCredential:
-    """ControlService: the control token, or a client certificate with one of the names of the settings."""
+class Credential:
+    """A token, or a client certificate with one of the names of the settings, in every mode.
 
-    def __init__(self, token: str | None, client_names: Iterable[str]) -> None:
+    section: of the options `token` and `client_names`. role: of whoever has either.
+    """
+
+    def __init__(self, section: str, role: Role, token: str | None, client_names: Iterable[str]) -> None:
+        self._section = section
+        self._role = role
         self.replace(token, client_names)
 
     def replace(self, token: str | None, client_names: Iterable[str]) -> None:
@@ -81,18 +86,25 @@ class ControlCredential:
         self._names = frozenset(client_names)
 
     def authenticate(self, context: Any, metadata: Mapping[str, str | bytes]) -> Caller:
-        """The controller. Compares the token in constant time."""
+        """Whoever has the credential. Compares the token in constant time."""
         if self._names:
             for name in certificate_names(context):
                 if name in self._names:
-                    return Caller(name, Role.CONTROL)
+                    return Caller(name, self._role)
         sent = metadata.get("authorization")
         if self._token is not None and isinstance(sent, str) and _is_bearer(sent, self._token):
-            return Caller("control-token", Role.CONTROL)
+            return Caller(f"{self._section}-token", self._role)
         raise errors.CredentialInvalid(
-            "ControlService needs the control token (metadata `authorization: Bearer <token>`, option control.token)"
-            " or a client certificate named in control.client_names."
+            f"This needs the {self._section} token (metadata `authorization: Bearer <token>`, option"
+            f" {self._section}.token) or a client certificate named in {self._section}.client_names."
         )
+
+
+class ControlCredential(Credential):
+    """ControlService: the control token, or a client certificate that control.client_names names."""
+
+    def __init__(self, token: str | None, client_names: Iterable[str]) -> None:
+        super().__init__("control", Role.CONTROL, token, client_names)
 
 
 def _is_bearer(sent: str, token: bytes) -> bool:

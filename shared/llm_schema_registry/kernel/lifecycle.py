@@ -107,6 +107,7 @@ class Lifecycle:
         self.in_flight = 0
         self.abandoned = 0
         self.stop_cause: str | None = None
+        self.restart_wanted = False
         self._stop_wanted = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -169,11 +170,12 @@ class Lifecycle:
         self._become(step(self.state, State.STOPPED))
         self.accepting = State.STOPPED
 
-    def request_stop(self, cause: str) -> bool:
-        """Starts the shutdown; false when it had been requested before."""
+    def request_stop(self, cause: str, *, restart: bool = False) -> bool:
+        """Starts the shutdown; false when it had been requested before. restart: whether a successor is wanted."""
         if self.stopping:
             return False
         self.stop_cause = cause
+        self.restart_wanted = restart
         self._stop_wanted.set()
         return True
 

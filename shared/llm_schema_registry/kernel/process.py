@@ -9,7 +9,7 @@
     python -m services.registry --version
 
 Exit status: 0 after an orderly shutdown, 1 when the start or a closing step failed, 2 for wrong settings or arguments,
-128 + the signal's number when forced.
+75 after one that the Stop RPC asked for with a wish to be started again, 128 + the signal's number when forced.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from typing import Any, Generic, TypeVar
 from llm_schema_registry import errors
 from llm_schema_registry.kernel.about import version
 from llm_schema_registry.kernel.clock import Clock
+from llm_schema_registry.kernel.control import Cache
 from llm_schema_registry.kernel.dependencies import DependencyCheck
+from llm_schema_registry.kernel.identity import Authenticator
 from llm_schema_registry.kernel.lifecycle import Lifecycle
 from llm_schema_registry.kernel.metrics import MetricSource
 from llm_schema_registry.kernel.reload import ReloadHook
@@ -37,6 +39,7 @@ from llm_schema_registry.kernel.settings_sources import SettingsInvalid, load
 from llm_schema_registry.kernel.shutdown import Steps
 
 __all__ = [
+    "Cache",
     "Definition",
     "DependencyCheck",
     "Parts",
@@ -58,12 +61,17 @@ EXIT_SETTINGS = 2
 
 @dataclass(frozen=True, slots=True)
 class Parts(Generic[S]):
-    """What a service gives to its process once it is built."""
+    """What a service gives to its process once it is built.
+
+    authenticator: finds out who calls; None for client certificates, and in local mode for everybody.
+    """
 
     servicers: Sequence[Servicer] = ()
     dependencies: Sequence[DependencyCheck] = ()
     reload: Sequence[ReloadHook[S]] = ()
     metrics: Sequence[MetricSource] = ()
+    caches: Sequence[Cache] = ()
+    authenticator: Authenticator | None = None
 
 
 @dataclass(frozen=True, slots=True)

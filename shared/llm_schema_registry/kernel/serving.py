@@ -44,6 +44,8 @@ READY_FILE = "SCHEMA_REGISTRY_READY_FILE"
 FLUSH_SECONDS = 3.0
 """Longest wait for the collector at the end. Telemetry that is lost does not make the shutdown a failed one."""
 EXIT_FAILED = 1
+EXIT_RESTART = os.EX_TEMPFAIL
+"""Asks the supervisor for a successor. Source: sysexits.h, EX_TEMPFAIL: 75."""
 EXIT_SIGNAL = 128
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -100,7 +102,9 @@ class Serving(Generic[S]):
         self._lifecycle.stopped()
         self._logger.info("stopped", failed_steps=self._steps.failed)
         self._logs.close()
-        return EXIT_FAILED if failed or self._steps.failed else 0
+        if failed or self._steps.failed:
+            return EXIT_FAILED
+        return EXIT_RESTART if self._lifecycle.restart_wanted else 0
 
     # Start
 
@@ -183,13 +187,13 @@ class Serving(Generic[S]):
         settings = self._settings
         rules = Rules(
             lifecycle=self._lifecycle,
-            authenticator=OpenLocal() if settings.server.local_mode else ClientCertificate(),
+            authenticator=parts.authenticator or (OpenLocal() if settings.server.local_mode else ClientCertificate()),
             control=self._credential,
             request_seconds_max=settings.server.request_timeout_seconds,
             request_bytes_max=settings.performance.max_request_body_bytes,
             compression=settings.features.compression_enabled,
         )
-        servicers = [*parts.servicers, self._control_servicer()]
+        servicers = [*parts.servicers, self._control_servicer(parts)]
         health = HealthServicer(self._health, (servicer.name for servicer in servicers))
         try:
             certificates = Certificates.of(settings, self._logger)
@@ -206,7 +210,7 @@ class Serving(Generic[S]):
         self._steps.add("become not ready", self._become_not_ready)
         return ports
 
-    def _control_servicer(self) -> Servicer:
+    def _control_servicer(self, parts: Parts[S]) -> Servicer:
         control = ControlServicer(
             Controlled(
                 about=self._about,
@@ -215,6 +219,8 @@ class Serving(Generic[S]):
                 health=self._health,
                 reload=self._reloader.reload,
                 options=self._reloader.options,
+                caches=lambda: parts.caches,
+                metrics=self._telemetry.collect,
                 logger=self._logger,
             )
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass, field
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from llm_schema_registry.objects.keys import check_key
@@ -88,3 +89,52 @@ class S3Options:
         """Name of the bucket for messages."""
         host = urlsplit(self.endpoint).netloc if self.endpoint else "AWS S3"
         return f"the bucket {self.bucket} at {host}"
+
+
+class Secret(Protocol):
+    """A text that is not shown."""
+
+    def get_secret_value(self) -> str: ...
+
+
+class BucketSettings(Protocol):
+    """The options of a bucket, as every section with one has them."""
+
+    @property
+    def bucket(self) -> str | None: ...
+
+    @property
+    def prefix(self) -> str: ...
+
+    @property
+    def region(self) -> str: ...
+
+    @property
+    def endpoint(self) -> str | None: ...
+
+    @property
+    def path_style(self) -> bool: ...
+
+    @property
+    def access_key_id(self) -> Secret | None: ...
+
+    @property
+    def secret_access_key(self) -> Secret | None: ...
+
+    @property
+    def kms_key_id(self) -> str | None: ...
+
+
+def s3_options(settings: BucketSettings, *, below: str = "") -> S3Options:
+    """How the settings say to reach the bucket. below: what the keys begin with after the settings' own prefix."""
+    assert settings.bucket is not None, "the settings were checked"
+    return S3Options(
+        bucket=settings.bucket,
+        prefix=settings.prefix + below,
+        region=settings.region,
+        endpoint=settings.endpoint,
+        path_style=settings.path_style,
+        access_key_id=settings.access_key_id.get_secret_value() if settings.access_key_id else None,
+        secret_access_key=settings.secret_access_key.get_secret_value() if settings.secret_access_key else None,
+        kms_key_id=settings.kms_key_id,
+    )

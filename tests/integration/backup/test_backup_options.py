@@ -24,15 +24,15 @@ from llm_schema_registry import errors
 from llm_schema_registry.backup.v1 import backup_pb2
 from llm_schema_registry.backup.v1 import backup_service_pb2 as pb
 from llm_schema_registry.kernel.migrate import migrate
+from llm_schema_registry.operations.operation import OperationKind, Subject
+from llm_schema_registry.operations.operations import Work
 from services.backup.adapters.postgres_election import PostgresElection
 from services.backup.assembly import Assembly
 from services.backup.domain import layout
 from services.backup.domain.model import Kind, Level
-from services.backup.domain.operation import OperationKind, Subject
 from services.backup.domain.targets import Latest
 from services.backup.usecases.catalog import Entry
 from services.backup.usecases.make_backup import Wanted
-from services.backup.usecases.operations import Work
 from tests.fix_backup import AssembleBackup, BackupCalls, MakeBackupService
 from tests.fix_backup_database import MakeStandIns
 from tests.fix_registry import MIGRATIONS, postgres_options

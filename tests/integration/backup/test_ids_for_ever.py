@@ -13,14 +13,14 @@ import pytest
 
 from llm_schema_registry import errors
 from llm_schema_registry.client import RegistryClient
+from llm_schema_registry.operations.operation import Operation, OperationKind, Subject
+from llm_schema_registry.operations.operations import Running
 from llm_schema_registry.registry.v1 import version_pb2
 from services.backup.assembly import Assembly
 from services.backup.domain.model import Kind, Level
-from services.backup.domain.operation import Operation, OperationKind, Subject
 from services.backup.domain.restore import Restore, RestoreState
 from services.backup.domain.targets import AtBackup, AtPlace, AtTime, Latest, Target
 from services.backup.usecases.make_backup import Wanted
-from services.backup.usecases.operations import Running
 from tests import registry_tools
 from tests.backup_parts import HandClock
 from tests.fix_backup import AssembleBackup

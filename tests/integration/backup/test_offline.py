@@ -25,6 +25,7 @@ from deploy.local.postgres import Install
 from llm_schema_registry import errors
 from llm_schema_registry.backup.v1 import backup_pb2, backup_service_pb2, backup_service_pb2_grpc
 from llm_schema_registry.operation.v1 import operation_service_pb2, operation_service_pb2_grpc
+from llm_schema_registry.operations import keys
 from llm_schema_registry.registry.v1 import schema_service_pb2, schema_service_pb2_grpc
 from services.backup import offline
 from services.backup.adapters.recipients import generate_key_file, load_recipient, load_verifier
@@ -392,7 +393,7 @@ def test_a_killed_restore_is_ended_by_the_next_run(disaster: Disaster, fresh: Fr
     """kill -9 in the middle of a restore: the same command again leads to the end, and nothing is left over."""
     killed = disaster.run("restore", "--latest", url=fresh.url, failpoints=f"{point}:kill")
     # As it is half a minute later, when the lease of a process that is gone has expired.
-    (disaster.store / layout.lease("restore")).unlink()
+    (disaster.store / keys.lease("restore")).unlink()
 
     again = disaster.run("restore", "--latest", url=fresh.url)
 

@@ -14,9 +14,10 @@ import pytest
 
 from llm_schema_registry import errors
 from llm_schema_registry.kernel.settings_sources import SettingsInvalid, load, variable
+from llm_schema_registry.operations import ids
 from services.backup.adapters.recipients import generate_key_file, generate_signing_key, load_recipient
 from services.backup.assembly import Assembly
-from services.backup.domain import ids, layout, manifest
+from services.backup.domain import layout, manifest
 from services.backup.domain.model import Kind, Level, Manifest, ObjectRecord, PartRecord, Verification
 from services.backup.settings import BackupServiceSettings
 from tests.backup_parts import HandClock, MemoryRegistry

@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 
 from llm_schema_registry import errors
+from llm_schema_registry.operations.leases import LeaseTimes
+from llm_schema_registry.operations.operations import Operations
 from services.backup.adapters.recipients import system_dice
 from services.backup.domain.model import Kind, Level
 from services.backup.domain.schedules import Schedule
 from services.backup.usecases import keeping as module
 from services.backup.usecases.catalog import Entry, Evidence, Listing
 from services.backup.usecases.keeping import Hands, Keeping, Plans
-from services.backup.usecases.leases import LeaseTimes
-from services.backup.usecases.operations import Operations
 from tests.backup_parts import NOON, Parts, again, make_parts
 from tests.fix_fault_table import FaultTable
 from tests.object_faults import Raise

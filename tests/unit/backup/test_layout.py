@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.backup.domain import ids, layout
+from llm_schema_registry.operations import ids
+from llm_schema_registry.operations import keys as operation_keys
+from services.backup.domain import layout
 from services.backup.domain.layout import SegmentKey, VerificationKey
 from services.backup.domain.model import Level
 
@@ -81,7 +83,7 @@ def test_tokens_fit_names_of_databases() -> None:
 def test_the_keys_are_as_documented() -> None:
     """The layout, key by key: what other programs and runbooks rely on."""
     assert {
-        layout.lease("archiver"),
+        operation_keys.lease("archiver"),
         layout.manifest(ID),
         layout.data(ID, 1),
         layout.key(KEY_ID, 1),
@@ -90,7 +92,7 @@ def test_the_keys_are_as_documented() -> None:
         layout.verification(ID, Level.V4, NOON, passed=False),
         layout.pin(ID),
         layout.tombstone(ID),
-        layout.operation("operations-1"),
+        operation_keys.operation("operations-1"),
         layout.restore_entry(ID, 7),
         layout.drill(NOON),
     } == {
@@ -117,7 +119,7 @@ def test_what_is_made_is_read_back() -> None:
     assert layout.key_of(layout.key(KEY_ID, 12)) == (KEY_ID, 12)
     assert layout.pin_of(layout.pin(ID)) == ID
     assert layout.tombstone_of(layout.tombstone(ID)) == ID
-    assert layout.operation_of(layout.operation("a.b_c-d")) == "a.b_c-d"
+    assert operation_keys.operation_of(operation_keys.operation("a.b_c-d")) == "a.b_c-d"
     assert layout.restore_entry_of(layout.restore_entry(ID, 2)) == (ID, 2)
     assert layout.drill_of(layout.drill(NOON)) == NOON
     evidence = layout.verification(ID, Level.V2, NOON, passed=False)
@@ -154,7 +156,7 @@ PARSERS = [
     layout.verification_of,
     layout.pin_of,
     layout.tombstone_of,
-    layout.operation_of,
+    operation_keys.operation_of,
     layout.restore_entry_of,
     layout.drill_of,
 ]
@@ -214,8 +216,8 @@ REFUSED: list[Callable[[], str]] = [
     lambda: layout.key(KEY_ID, 10_000),
     lambda: layout.segment(0, 1, 1),
     lambda: layout.segment(1, 2, 1),
-    lambda: layout.lease("a/b"),
-    lambda: layout.operation(""),
+    lambda: operation_keys.lease("a/b"),
+    lambda: operation_keys.operation(""),
     lambda: layout.restore_entry(ID, 1_000_000),
 ]
 

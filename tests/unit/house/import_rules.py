@@ -22,6 +22,8 @@ FORMAT_LIBRARIES = frozenset({"jsonschema_rs", "fastavro", "google.protobuf"})
 PURE_LIBRARIES = frozenset({"cachetools", "cronsim", "cryptography", "zstandard"})
 """Data structures and algorithms: no I/O, no clock, no dice but those that are passed in."""
 OBJECTS = "llm_schema_registry.objects"
+OPERATIONS = "llm_schema_registry.operations"
+IDS = f"{OPERATIONS}.ids"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ KERNEL = f"{PACKAGE}.kernel"
 WIRE = frozenset({"google", "grpc", "grpc_status"})
 
 LAYERS = (
-    Layer("services/*/domain/*", ("{service}.domain", ERRORS), FORMAT_LIBRARIES | PURE_LIBRARIES, IMPURE),
+    Layer("services/*/domain/*", ("{service}.domain", ERRORS, IDS), FORMAT_LIBRARIES | PURE_LIBRARIES, IMPURE),
     Layer("services/*/ports.py", ("{service}.domain", ERRORS), frozenset()),
     Layer(
         "services/*/usecases/*",
@@ -56,16 +58,21 @@ LAYERS = (
             ERRORS,
             f"{OBJECTS}.store",
             f"{OBJECTS}.finishing",
+            OPERATIONS,
         ),
         PURE_LIBRARIES,
     ),
     # A leaf between the wire's messages and the domain's words, shared by handlers and adapters.
-    Layer("services/*/codec/*", ("{service}.codec", "{service}.domain", ERRORS, "generated"), frozenset({"google"})),
+    Layer(
+        "services/*/codec/*",
+        ("{service}.codec", "{service}.domain", ERRORS, f"{KERNEL}.messages", "generated"),
+        frozenset({"google"}),
+    ),
     Layer(
         "services/*/adapters/*",
         (
             *("{service}.adapters", "{service}.codec", "{service}.ports", "{service}.domain"),
-            *(ERRORS, KERNEL, f"{PACKAGE}.objects", "generated"),
+            *(ERRORS, KERNEL, f"{PACKAGE}.objects", f"{OPERATIONS}.ports", "generated"),
         ),
         WIRE
         | {"psycopg", "psycopg_pool", "redis", "aioboto3", "botocore", "structlog"}
@@ -78,7 +85,7 @@ LAYERS = (
         "services/*/handlers/*",
         (
             *("{service}.handlers", "{service}.usecases", "{service}.codec", "{service}.ports", "{service}.domain"),
-            *(ERRORS, f"{KERNEL}.calls", "generated"),
+            *(ERRORS, f"{KERNEL}.calls", f"{KERNEL}.fields", f"{KERNEL}.messages", OPERATIONS, "generated"),
         ),
         WIRE | {"cachetools"},
     ),
@@ -87,6 +94,14 @@ LAYERS = (
     Layer(f"shared/{PACKAGE}/kernel/*", (KERNEL, ERRORS, "generated")),
     Layer(f"shared/{PACKAGE}/client/*", (f"{PACKAGE}.client", ERRORS, "generated"), WIRE),
     Layer(f"shared/{PACKAGE}/objects/*", (f"{PACKAGE}.objects", ERRORS, "generated")),
+    Layer(
+        f"shared/{PACKAGE}/operations/*",
+        (
+            *(OPERATIONS, f"{OBJECTS}.store", f"{OBJECTS}.finishing", ERRORS),
+            *(f"{KERNEL}.fields", f"{KERNEL}.messages", "generated"),
+        ),
+        frozenset({"google"}),
+    ),
     Layer(f"shared/{PACKAGE}/cli/*", (f"{PACKAGE}.cli", f"{PACKAGE}.client", ERRORS, "generated")),
     Layer(f"shared/{PACKAGE}/*", ()),
     Layer("deploy/*", ("deploy",)),

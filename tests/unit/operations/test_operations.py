@@ -11,11 +11,11 @@ import pytest_asyncio
 
 from llm_schema_registry import errors
 from llm_schema_registry.objects.directory import DirectoryStore
+from llm_schema_registry.operations import keys
+from llm_schema_registry.operations import operations as module
+from llm_schema_registry.operations.operation import Operation, OperationKind, StepState, Subject
+from llm_schema_registry.operations.operations import Operations, Request, Running
 from services.backup.adapters.recipients import system_dice
-from services.backup.domain import layout
-from services.backup.domain.operation import Operation, OperationKind, StepState, Subject
-from services.backup.usecases import operations as module
-from services.backup.usecases.operations import Operations, Request, Running
 from tests.backup_parts import HandClock
 from tests.object_faults import FaultyStore, Plan, Raise, RaiseAfter, Wait
 
@@ -286,7 +286,7 @@ async def test_a_damaged_record_hides_no_other(replicas: Replicas) -> None:
     replicas.go.set()
     begun = await replicas.begin()
     await replicas.recorded(begun.name, done=True)
-    await replicas.store.put(layout.operation("backup-damaged"), b'{"name": 1}')
+    await replicas.store.put(keys.operation("backup-damaged"), b'{"name": 1}')
 
     listed = await replicas.other.list()
 

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import Any
+from typing import Any, Protocol
 
+from llm_schema_registry.kernel.fields import Fields
+from llm_schema_registry.kernel.messages import timestamp
 from llm_schema_registry.operation.v1 import operation_pb2
 from llm_schema_registry.operation.v1 import operation_service_pb2 as pb
 from llm_schema_registry.operation.v1 import operation_service_pb2_grpc as rpc
-from services.backup.codec import nouns
-from services.backup.codec import operations as codec
-from services.backup.domain.operation import Operation
-from services.backup.handlers.answers import Answers
-from services.backup.handlers.fields import Fields
-from services.backup.ports import Clock
-from services.backup.usecases.operations import Operations
+from llm_schema_registry.operations import messages as codec
+from llm_schema_registry.operations.operation import Operation
+from llm_schema_registry.operations.operations import Operations
+from llm_schema_registry.operations.ports import Clock
 
 INTERVAL_SECONDS = 0.5
 INTERVAL_SECONDS_MIN = 0.1
 INTERVAL_SECONDS_MAX = 60.0
+
+
+class Answers(Protocol):
+    """Makes messages of operations with what they work on or made."""
+
+    async def operation(self, operation: Operation) -> operation_pb2.Operation:
+        """An operation with what it works on or made, as far as that is still there."""
+        ...
 
 
 class OperationService(rpc.OperationServiceServicer):
@@ -70,16 +77,16 @@ class OperationService(rpc.OperationServiceServicer):
                 before = operation
         if before is not None and before.done:
             ended = operation_pb2.OperationEvent(
-                time=nouns.timestamp(before.end_time), ended=await self._answers.operation(before)
+                time=timestamp(before.end_time), ended=await self._answers.operation(before)
             )
             yield pb.WatchOperationResponse(event=ended)
 
     def _events(self, before: Operation | None, now: Operation) -> list[operation_pb2.OperationEvent]:
         """What happened between two looks: every step that changed, then the progress."""
-        time = nouns.timestamp(self._clock.now())
+        time = timestamp(self._clock.now())
         known = before.steps if before else ()
         events = [
-            operation_pb2.OperationEvent(time=nouns.timestamp(step.end_time or step.start_time), step=codec.step(step))
+            operation_pb2.OperationEvent(time=timestamp(step.end_time or step.start_time), step=codec.step(step))
             for number, step in enumerate(now.steps)
             if number >= len(known) or known[number] != step
         ]

@@ -8,9 +8,9 @@ from google.protobuf.any_pb2 import Any
 from google.protobuf.message import Message
 
 from llm_schema_registry.common.v1 import failure_pb2
+from llm_schema_registry.kernel.messages import duration, timestamp
 from llm_schema_registry.operation.v1 import operation_pb2
-from services.backup.codec.nouns import duration, timestamp
-from services.backup.domain.operation import Operation, OperationKind, Progress, Step, StepState
+from llm_schema_registry.operations.operation import Operation, OperationKind, Progress, Step, StepState
 
 KINDS: Mapping[OperationKind, operation_pb2.OperationKind.ValueType] = {
     OperationKind.BACKUP: operation_pb2.OPERATION_KIND_BACKUP,
@@ -20,6 +20,11 @@ KINDS: Mapping[OperationKind, operation_pb2.OperationKind.ValueType] = {
     OperationKind.REVERT_RESTORE: operation_pb2.OPERATION_KIND_REVERT_RESTORE,
     OperationKind.DRILL: operation_pb2.OPERATION_KIND_DRILL,
     OperationKind.PRUNE: operation_pb2.OPERATION_KIND_PRUNE,
+    OperationKind.RECOVERY: operation_pb2.OPERATION_KIND_RECOVERY,
+    OperationKind.SHUTDOWN: operation_pb2.OPERATION_KIND_SHUTDOWN,
+    OperationKind.VACUUM: operation_pb2.OPERATION_KIND_VACUUM,
+    OperationKind.ANALYZE: operation_pb2.OPERATION_KIND_ANALYZE,
+    OperationKind.REINDEX: operation_pb2.OPERATION_KIND_REINDEX,
 }
 STATES: Mapping[StepState, operation_pb2.StepState.ValueType] = {
     StepState.RUNNING: operation_pb2.STEP_STATE_RUNNING,

@@ -11,8 +11,8 @@ import pytest
 from llm_schema_registry import errors
 from llm_schema_registry.objects.directory import DirectoryStore
 from llm_schema_registry.objects.store import ObjectStore
-from services.backup.domain import layout
-from services.backup.usecases.leases import Held, Lease, Leases, LeaseTimes, _Guard, _Place
+from llm_schema_registry.operations import keys
+from llm_schema_registry.operations.leases import Held, Lease, Leases, LeaseTimes, _Guard, _Place
 from tests.backup_parts import NOON, HandClock
 from tests.fix_fault_table import FaultTable
 from tests.object_faults import FaultyStore, Plan, Raise, RaiseAfter, Wait
@@ -226,7 +226,7 @@ async def test_only_one_of_two_takers_wins(offices: Offices) -> None:
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"owner":"x","generation":"y","expires":"z"}', b"\xff"])
 async def test_a_damaged_lease_is_named(offices: Offices, content: bytes) -> None:
     """A lease that cannot be read is an error that names the object: a generation must never fall."""
-    key = layout.lease(OFFICE)
+    key = keys.lease(OFFICE)
     await offices.store.put(key, content)
 
     with pytest.raises(errors.BackupDamaged, match=key):

@@ -21,6 +21,11 @@ class OperationKind(enum.Enum):
     REVERT_RESTORE = "revert-restore"
     DRILL = "drill"
     PRUNE = "prune"
+    RECOVERY = "recovery"
+    SHUTDOWN = "shutdown"
+    VACUUM = "vacuum"
+    ANALYZE = "analyze"
+    REINDEX = "reindex"
 
 
 class StepState(enum.Enum):
@@ -67,7 +72,8 @@ class Failed:
 class Subject:
     """What an operation works on, and its result when it ended well.
 
-    kind: `backup`, `verification`, `restore`, `drill`, `prune`. id: what it is found by; empty while it has none.
+    kind: `backup`, `verification`, `restore`, `drill`, `recovery` and the like. id: what it is found by; empty while it
+    has none.
     """
 
     kind: str

@@ -27,8 +27,8 @@ from llm_schema_registry.objects.store import (
     ObjectTooLarge,
     Stored,
 )
-from services.backup.domain import layout
-from services.backup.ports import Clock
+from llm_schema_registry.operations import keys
+from llm_schema_registry.operations.ports import Clock
 
 TAKE_ATTEMPTS_MAX = 5
 ASK_SECONDS = 0.5
@@ -246,7 +246,7 @@ class Leases:
         return found[0] if found is not None and found[0].expires > await self._store.now() else None
 
     def _place(self, office: str, times: LeaseTimes) -> _Place:
-        return _Place(self._store, self._clock, times, layout.lease(office))
+        return _Place(self._store, self._clock, times, keys.lease(office))
 
     async def _wait_for(self, place: _Place, office: str, patience_seconds: float) -> Lease:
         ends = self._clock.monotonic() + patience_seconds

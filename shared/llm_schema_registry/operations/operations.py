@@ -27,8 +27,8 @@ from llm_schema_registry.objects.store import (
     ObjectStore,
     ObjectTooLarge,
 )
-from services.backup.domain import ids, layout
-from services.backup.domain.operation import (
+from llm_schema_registry.operations import ids, keys
+from llm_schema_registry.operations.operation import (
     Failed,
     Operation,
     OperationKind,
@@ -39,7 +39,7 @@ from services.backup.domain.operation import (
     from_document,
     to_document,
 )
-from services.backup.ports import Clock, Dice
+from llm_schema_registry.operations.ports import Clock, Dice
 
 RECORD_SECONDS = 5.0
 """Time between two writes of the record while nothing but progress happens."""
@@ -191,7 +191,7 @@ class Operations:
         """Records the operation and starts its work, or returns the one that has its name."""
         try:
             async with asyncio.timeout(SILENT_SECONDS):
-                await self._store.put(layout.operation(operation.name), _encode(operation), if_absent=True)
+                await self._store.put(keys.operation(operation.name), _encode(operation), if_absent=True)
         except TimeoutError:
             raise errors.ObjectStoreUnavailable(
                 "The object store did not take the operation's record in time: repeat with the same request id.",
@@ -257,7 +257,7 @@ class Operations:
     async def list(self) -> Sequence[Operation]:
         """The newest operations on record, newest first; at most RECORDS_MAX. Records that cannot be read are left
         out, and reported."""
-        listed = [each async for each in self._store.list(layout.OPERATIONS) if layout.operation_of(each.key)]
+        listed = [each async for each in self._store.list(keys.OPERATIONS) if keys.operation_of(each.key)]
         newest = heapq.nlargest(RECORDS_MAX, listed, key=lambda each: (each.modify_time, each.key))
         limit = asyncio.Semaphore(READ_AT_ONCE)
 
@@ -275,7 +275,7 @@ class Operations:
         known = self._known.get((listed.key, listed.etag))
         if known is not None:
             return known
-        name = layout.operation_of(listed.key)
+        name = keys.operation_of(listed.key)
         assert name is not None, "only records of operations are listed"
         try:
             operation = await self.get(name)
@@ -324,7 +324,7 @@ class Operations:
     async def forget_old(self) -> int:
         """Removes records of operations that ended long ago, and returns how many."""
         before = await self._store.now() - timedelta(days=KEEP_DAYS)
-        old = [each.key async for each in self._store.list(layout.OPERATIONS) if each.modify_time < before]
+        old = [each.key async for each in self._store.list(keys.OPERATIONS) if each.modify_time < before]
         for key in old:
             await self._store.delete(key)
         return len(old)
@@ -414,7 +414,7 @@ class Operations:
         """Writes the record; whether it could be."""
         try:
             async with asyncio.timeout(RECORDING_SECONDS):
-                await self._store.put(layout.operation(operation.name), _encode(operation))
+                await self._store.put(keys.operation(operation.name), _encode(operation))
         except (errors.Error, TimeoutError) as failed:
             message = str(failed) or f"the object store did not answer within {RECORDING_SECONDS:g} s"
             self._report("operation not recorded", operation=operation.name, message=message)
@@ -423,7 +423,7 @@ class Operations:
 
     async def _read(self, name: str) -> Operation:
         try:
-            content, stored = await self._store.get(layout.operation(name))
+            content, stored = await self._store.get(keys.operation(name))
         except (ObjectNotFound, ValueError):
             raise _unknown(name) from None
         except (ObjectDamaged, ObjectTooLarge):
@@ -459,7 +459,7 @@ def _failed(error: errors.Error) -> Failed:
 
 
 def _unreadable(name: str) -> errors.BackupDamaged:
-    key = layout.operation(name)
+    key = keys.operation(name)
     return errors.BackupDamaged(f"{key}, the record of an operation, cannot be read", metadata={"key": key})
 
 
