@@ -212,7 +212,7 @@ class BackupServiceSettings(ServiceSettings):
     """All options of the backup service."""
 
     service_name: ClassVar[str] = "backup"
-    others_sections: ClassVar[frozenset[str]] = frozenset({"redis", "cache", "limits", "formats"})
+    others_sections: ClassVar[frozenset[str]] = frozenset({"redis", "cache", "limits", "formats", "admin", "peers"})
 
     server: BackupServerSettings = Field(default_factory=BackupServerSettings)
     database: DatabaseSettings

@@ -44,7 +44,9 @@ class RegistrySettings(ServiceSettings):
     """All options of the registry service."""
 
     service_name: ClassVar[str] = "registry"
-    others_sections: ClassVar[frozenset[str]] = frozenset({"s3", "second_store", "backup", "archive", "restore"})
+    others_sections: ClassVar[frozenset[str]] = frozenset(
+        {"s3", "second_store", "backup", "archive", "restore", "admin", "peers"}
+    )
 
     database: DatabaseSettings
     redis: RedisSettings = Field(default_factory=RedisSettings)

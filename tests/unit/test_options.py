@@ -12,6 +12,7 @@ import pytest
 from llm_schema_registry.kernel.settings import Settings
 from llm_schema_registry.kernel.settings_pages import configuration_page
 from llm_schema_registry.kernel.settings_sources import options
+from services.admin.settings import AdminServiceSettings
 from services.backup.settings import BackupServiceSettings
 from services.registry.settings import RegistrySettings
 
@@ -20,8 +21,9 @@ MARKER = "option"
 PAGES: Mapping[str, type[Settings]] = {
     "configuration.md": RegistrySettings,
     "configuration-backup.md": BackupServiceSettings,
+    "configuration-admin.md": AdminServiceSettings,
 }
-OPTIONS = {**options(BackupServiceSettings), **options(RegistrySettings)}
+OPTIONS = {**options(AdminServiceSettings), **options(BackupServiceSettings), **options(RegistrySettings)}
 
 
 def marked_options(tree: ast.AST) -> Iterator[tuple[str, str]]:

@@ -19,7 +19,7 @@ from llm_schema_registry.operations.operations import Operations
 from services.backup.codec import nouns
 from services.backup.domain.model import Kind, Level
 from services.backup.domain.schedules import Schedule, next_slot
-from services.backup.handlers.answers import Answers, asked
+from services.backup.handlers.answers import Answers, asked, drill
 from services.backup.handlers.fields import Fields
 from services.backup.usecases.drill import Drill
 from services.backup.usecases.make_backup import MakeBackup, Wanted
@@ -30,6 +30,7 @@ from services.backup.usecases.verify import Verify
 
 KEYS_MAX = 1000
 PROBLEMS_MAX = 100
+DRILLS, DRILLS_MAX = 10, 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +173,15 @@ class BackupService(rpc.BackupServiceServicer):
         async with self._repository.leases.held(WRITING, patience_seconds=PATIENCE_SECONDS):
             done = await self._repository.keys.rotate(dry_run=request.dry_run)
         return pb.RotateKeysResponse(rewrapped=done.rewrapped, unchanged=done.unchanged, recipients=done.recipients)
+
+    async def ListDrills(self, request: pb.ListDrillsRequest, context: Any) -> pb.ListDrillsResponse:
+        """See the contract."""
+        fields = Fields()
+        if not 0 <= request.page_size <= DRILLS_MAX:
+            fields.refuse("page_size", f"must be 0 (for {DRILLS}) to {DRILLS_MAX}")
+        fields.require_valid()
+        found = await self._verbs.drill.list(request.page_size or DRILLS)
+        return pb.ListDrillsResponse(drills=[drill(each) for each in found])
 
     async def RunDrill(self, request: pb.RunDrillRequest, context: Any) -> pb.RunDrillResponse:
         """See the contract."""

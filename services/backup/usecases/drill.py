@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -100,6 +102,15 @@ class Drill:
             raise errors.OperationNotFound(f"the record of the drill {key} is gone") from None
         except (ValueError, KeyError, TypeError, ObjectDamaged, ObjectTooLarge):
             raise errors.BackupDamaged(f"{key} cannot be read", metadata={"key": key}) from None
+
+    async def list(self, count: int) -> Sequence[DrillRecord]:
+        """The newest drills, newest first. One that cannot be read is passed over."""
+        keys = [each.key async for each in self._repository.store.list(layout.DRILLS) if layout.drill_of(each.key)]
+        found: list[DrillRecord] = []
+        for key in sorted(keys, reverse=True)[:count]:
+            with suppress(errors.BackupDamaged, errors.OperationNotFound):
+                found.append(await self.get(key))
+        return found
 
     async def newest(self) -> DrillRecord | None:
         """The newest drill; None when there was none."""

@@ -1,5 +1,6 @@
 """The client library: channel, errors decoded into their classes, and the services' stubs behind them."""
 
+from llm_schema_registry.client.admin import AdminClient
 from llm_schema_registry.client.backup import BackupClient
 from llm_schema_registry.client.channel import Tls, open_channel
 from llm_schema_registry.client.control import ControlClient
@@ -8,6 +9,7 @@ from llm_schema_registry.client.registry import RegistryClient
 from llm_schema_registry.client.service_config import service_config
 
 __all__ = [
+    "AdminClient",
     "BackupClient",
     "ControlClient",
     "RegistryClient",

@@ -72,7 +72,7 @@ LAYERS = (
         "services/*/adapters/*",
         (
             *("{service}.adapters", "{service}.codec", "{service}.ports", "{service}.domain"),
-            *(ERRORS, KERNEL, f"{PACKAGE}.objects", f"{OPERATIONS}.ports", "generated"),
+            *(ERRORS, KERNEL, f"{PACKAGE}.objects", f"{OPERATIONS}.ports", f"{PACKAGE}.client", "generated"),
         ),
         WIRE
         | {"psycopg", "psycopg_pool", "redis", "aioboto3", "botocore", "structlog"}

@@ -1,0 +1,1 @@
+"""The admin service: sees, steers and recovers the whole system."""

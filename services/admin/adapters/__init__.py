@@ -1,0 +1,1 @@
+"""The ways to other processes, to PostgreSQL and to Prometheus."""

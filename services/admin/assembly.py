@@ -1,0 +1,95 @@
+"""The parts of the admin service, made from its settings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from llm_schema_registry.client.channel import Tls
+from llm_schema_registry.kernel.clock import Clock
+from llm_schema_registry.objects.directory import DirectoryStore
+from llm_schema_registry.objects.s3 import open_s3
+from llm_schema_registry.objects.s3_options import s3_options
+from llm_schema_registry.objects.store import ObjectStore
+from llm_schema_registry.operations.leases import Leases
+from llm_schema_registry.operations.operations import Operations
+from services.admin.adapters.backup_peer import BackupPeer
+from services.admin.adapters.control_peers import ControlPeers, PeerOptions
+from services.admin.settings import AdminServiceSettings, PeersSettings
+from services.admin.usecases.status import Status
+from services.admin.usecases.steer import Steer
+
+PREFIX = "admin/"
+"""What the keys of this service begin with, in the bucket that it shares with the backup service."""
+
+Report = Callable[..., None]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What all parts share: options, clock, the process's id, and where an operator's notes go."""
+
+    settings: AdminServiceSettings
+    clock: Clock
+    instance_id: str
+    report: Report
+
+
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """The parts."""
+
+    store: ObjectStore
+    leases: Leases
+    operations: Operations
+    peers: ControlPeers
+    backup: BackupPeer
+    steer: Steer
+    status: Status
+
+
+async def assemble(setting: Setting, stack: AsyncExitStack) -> Assembly:
+    """Makes the parts; the stack closes what was opened. Nothing must answer for that."""
+    settings, clock = setting.settings, setting.clock
+    store = await _store(settings, stack)
+    operations = Operations(store, clock, _dice, setting.instance_id, setting.report)
+    tls = _tls(settings.peers)
+    peers = ControlPeers(_peers(settings.peers, tls))
+    backup = BackupPeer(peers, tls, settings.peers.timeout_seconds)
+    return Assembly(
+        store=store,
+        leases=Leases(store, clock, setting.instance_id),
+        operations=operations,
+        peers=peers,
+        backup=backup,
+        steer=Steer(peers),
+        status=Status(peers, backup, operations, clock),
+    )
+
+
+def _dice(count: int) -> bytes:
+    return os.urandom(count)
+
+
+async def _store(settings: AdminServiceSettings, stack: AsyncExitStack) -> ObjectStore:
+    if settings.admin.directory is not None:
+        return DirectoryStore(settings.admin.directory)
+    return await stack.enter_async_context(open_s3(s3_options(settings.s3, below=PREFIX)))
+
+
+def _peers(settings: PeersSettings, tls: Tls | None) -> PeerOptions:
+    token = settings.control_token
+    return PeerOptions(
+        targets={"registry": settings.registry, "backup": settings.backup, "admin": settings.admin},
+        token=token.get_secret_value() if token else None,
+        tls=tls,
+        timeout_seconds=settings.timeout_seconds,
+    )
+
+
+def _tls(settings: PeersSettings) -> Tls | None:
+    if not settings.tls_enabled:
+        return None
+    return Tls(settings.ca_cert_path, settings.client_cert_path, settings.client_key_path, settings.server_name)

@@ -1,0 +1,1 @@
+"""RPC methods: decode, call, encode."""

@@ -1,0 +1,35 @@
+"""Reads the fields of requests, and collects everything that is wrong with them before it complains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llm_schema_registry.kernel import fields
+from services.admin.domain.system import MODES, REGISTRY, State
+
+
+class Fields(fields.Fields):
+    """The fields of one request to the admin service."""
+
+    def __init__(self, services: Sequence[str]) -> None:
+        """services: that are known."""
+        super().__init__()
+        self._known_services = services
+
+    def services(self, values: Sequence[str], default: Sequence[str] = (REGISTRY,)) -> Sequence[str]:
+        """Names of services, each once, in the order in which they depend on each other."""
+        wanted = values or default
+        for value in wanted:
+            self.service(value, "services")
+        return [name for name in self._known_services if name in wanted]
+
+    def service(self, value: str, field: str = "service") -> str:
+        """The name of a service."""
+        if value not in self._known_services:
+            self.refuse(field, f"must be one of {', '.join(self._known_services)}, not {value[:64]!r}")
+        return value
+
+    def mode(self, value: int) -> State:
+        """A mode that a process may be put into."""
+        found = next((mode for mode in MODES if mode == value), None)
+        return self.known(found, State.SERVING, "mode", [f"SERVICE_STATE_{mode.name}" for mode in MODES])

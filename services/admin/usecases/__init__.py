@@ -1,0 +1,1 @@
+"""What the admin service does, one module a verb."""
