@@ -178,7 +178,7 @@ async def _repository(setting: Setting, store: ObjectStore, points: Failpoints, 
         recipients.append(KmsRecipient(client, backup.kms_key_id))
     return Repository(
         store=store,
-        catalog=Catalog(store, verifiers),
+        catalog=Catalog(store, verifiers, signing.signer),
         keys=DataKeys(store, recipients, system_dice),
         leases=Leases(store, setting.clock, setting.instance_id),
         signer=signing.signer,

@@ -83,8 +83,9 @@ class Gauges:
         yield Metric("backup.newest.age", "gauge", "s", "Age of the newest backup verified to a level.", ages)
         yield Metric("backup.count", "gauge", "{backup}", "Backups there are.", counts)
         yield Metric("backup.stored", "gauge", "By", "Bytes of the backups.", sizes)
-        problems = len(self._listing.problems)
-        yield _gauge("backup.untrusted", "{backup}", "Manifests that cannot be trusted.", problems)
+        untrusted, problems = len(self._listing.untrusted), len(self._listing.problems)
+        yield _gauge("backup.untrusted", "{backup}", "Manifests that cannot be trusted.", untrusted)
+        yield _gauge("backup.problems", "{problem}", "What a listing of the backups finds to be wrong.", problems)
 
     def _archive(self) -> Iterable[Metric]:
         if self._lag is not None:

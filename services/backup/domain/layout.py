@@ -6,7 +6,7 @@
     keys/<key id>/<number>.json                             wrapped forms of a data key; the highest number counts
     archive/<epoch>/<first>-<last>, archive/heartbeat.json  segments of the history
     verifications/<id>/<level>-<time>-<passed|failed>.json  evidence
-    pins/<id>, tombstones/<id>.json                         what is kept, what is being deleted
+    pins/<id>, tombstones/<id>.json                         what is kept, what is being deleted, or was
     operations/<name>.json, restores/<id>/<number>.json     journals
     drills/<time>.json, catalog.json
 

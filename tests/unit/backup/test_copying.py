@@ -225,3 +225,16 @@ async def test_segments_of_a_new_epoch_and_of_an_old_one_are_copied(stores: Stor
     await stores.copying.round()
 
     assert {layout.segment(2, 5, 5), layout.segment(1, 3, 4)} <= set(await stores.keys())
+
+
+async def test_what_was_deleted_before_it_was_copied_is_not_missed_in_the_copy(stores: Stores) -> None:
+    """A tombstone in the first store speaks for the copy too, where the backup never came to it."""
+    parts = stores.parts
+    made = [await parts.backup() for _ in range(3)]
+    await parts.prune.delete(made[1].id, dry_run=False)
+
+    await stores.copying.round()
+
+    there = await stores.there().repository.catalog.listing()
+    assert [entry.id for entry in there.entries] == [made[2].id, made[0].id]
+    assert there.problems == ()

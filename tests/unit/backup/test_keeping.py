@@ -17,10 +17,11 @@ from services.backup.adapters.recipients import system_dice
 from services.backup.domain.model import Kind, Level
 from services.backup.domain.schedules import Schedule
 from services.backup.usecases import keeping as module
-from services.backup.usecases.catalog import Entry, Evidence, Listing
+from services.backup.usecases.catalog import Entry, Listing
 from services.backup.usecases.keeping import Hands, Keeping, Plans
 from services.backup.usecases.leases import LeaseTimes
 from services.backup.usecases.operations import Operations
+from services.backup.usecases.remarks import Evidence
 from tests.backup_parts import NOON, Parts, again, make_parts
 from tests.fix_fault_table import FaultTable
 from tests.object_faults import Raise
