@@ -32,6 +32,7 @@ from services.backup.domain.schedules import Schedule
 from services.backup.ports import Failpoints, Places, Recipient
 from services.backup.settings import BackupServiceSettings, BackupSettings, S3Settings, SecondStoreSettings
 from services.backup.usecases.archive import Archive, ArchiveRules
+from services.backup.usecases.audit import ArchiveAudit
 from services.backup.usecases.catalog import Catalog
 from services.backup.usecases.copying import NAME, Copying
 from services.backup.usecases.data_keys import DataKeys
@@ -75,6 +76,7 @@ class Assembly:
     source: PostgresSource
     places: Places
     archive: Archive
+    audit: ArchiveAudit
     journal: Journal
     operations: Operations
     make: MakeBackup
@@ -120,7 +122,8 @@ async def assemble(setting: Setting, stack: AsyncExitStack) -> Assembly:
     ship = Ship(source, repository, archive, _archive_rules(settings), report) if settings.archive.enabled else None
     enabled = settings.backup.schedules_enabled
     schedules = _schedules(settings.backup) if enabled else []
-    hands = Hands(operations, make, verify, drill, prune, swap, copying, prune_copy)
+    audit = ArchiveAudit(repository, archive)
+    hands = Hands(operations, make, verify, drill, prune, swap, copying, prune_copy, audit)
     plans = Plans(schedules, _drill_schedule(settings.backup), enabled)
     stores = [NamedStore(PRIMARY, _location(settings), repository.store, repository.catalog)]
     if copying and second:
@@ -143,7 +146,8 @@ async def assemble(setting: Setting, stack: AsyncExitStack) -> Assembly:
         ship=ship,
         repair=Repair(repository, operations, swap, report),
         keeping=Keeping(repository, hands, plans, report),
-        status=Status(source, archive, repository.catalog, ship),
+        audit=audit,
+        status=Status(source, archive, repository.catalog, ship, audit),
         schedules=schedules,
     )
 

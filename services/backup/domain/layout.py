@@ -4,7 +4,8 @@
     leases/<office>.json                                    who holds an office
     backups/<id>/manifest.json, backups/<id>/data-00001     a backup; it exists when its manifest does
     keys/<key id>/<number>.json                             wrapped forms of a data key; the highest number counts
-    archive/<epoch>/<first>-<last>, archive/heartbeat.json  segments of the history
+    archive/<epoch>/<first>-<last>                          segments of the history
+    archive/heartbeat.json, archive/audit.json              how far it is, and how far it was read again
     verifications/<id>/<level>-<time>-<passed|failed>.json  evidence
     pins/<id>, tombstones/<id>.json                         what is kept, what is being deleted, or was
     operations/<name>.json, restores/<id>/<number>.json     journals
@@ -26,6 +27,7 @@ from services.backup.domain.model import Level
 REPOSITORY = "repository.json"
 CATALOG = "catalog.json"
 HEARTBEAT = "archive/heartbeat.json"
+AUDIT = "archive/audit.json"
 LEASES = "leases/"
 BACKUPS = "backups/"
 KEYS = "keys/"
@@ -55,7 +57,7 @@ _RESTORE = re.compile(r"restores/([^/]+)/([0-9]{6})\.json", re.ASCII)
 _TIME = re.compile(r"[0-9]{8}T[0-9]{6}\.[0-9]{6}Z", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class SegmentKey:
     """What a segment's key tells. Ordered as the keys are: by epoch, first and last position."""
 

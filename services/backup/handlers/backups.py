@@ -221,6 +221,8 @@ def _archive(status: ArchiveStatus, *, enabled: bool) -> backup_pb2.ArchiveStatu
         segments=status.segments,
         stored_bytes=status.stored_bytes,
         problem=status.problem,
+        audit_time=nouns.timestamp(status.audited),
+        breaks=status.breaks,
     )
 
 

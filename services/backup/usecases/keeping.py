@@ -18,6 +18,8 @@ from services.backup.domain.operation import OperationKind, Subject
 from services.backup.domain.restore import RestoreState
 from services.backup.domain.schedules import Schedule, due, last_committed
 from services.backup.ports import Election
+from services.backup.usecases.audit import ROUND_SECONDS as ROUND_OF_AUDIT
+from services.backup.usecases.audit import ArchiveAudit
 from services.backup.usecases.catalog import Entry, Listing
 from services.backup.usecases.copying import Copying
 from services.backup.usecases.drill import Drill
@@ -80,6 +82,7 @@ class Hands:
     swap: Swap
     copying: Copying | None
     prune_copy: Prune | None = None
+    audit: ArchiveAudit | None = None
 
 
 @dataclass(slots=True)
@@ -104,6 +107,7 @@ class Keeping:
             _Chore("backups", self.make_due, 0),
             _Chore("verification", self.verify_due, 60, "trials"),
             _Chore("drill", self.drill_due, 60, "trials"),
+            _Chore("audit of the archive", self.audit, ROUND_OF_AUDIT, "archive"),
             _Chore("retention", self.prune, HOUR_SECONDS),
             _Chore("retention of the second store", self.prune_copy, HOUR_SECONDS, "copies"),
         ]
@@ -285,6 +289,12 @@ class Keeping:
         await copying.round()
         if copying.state.problem:
             raise errors.ObjectStoreUnavailable(f"The second store is behind: {copying.state.problem}")
+
+    async def audit(self) -> None:
+        """Reads the archive's chain on. A break is told once here, and by health, status, metrics until it is gone."""
+        if self._hands.audit is not None:
+            for broken in await self._hands.audit.round():
+                self._report("the archive is broken", key=str(broken.key), message=str(broken))
 
     async def prune(self) -> None:
         """Deletes what is no longer kept."""

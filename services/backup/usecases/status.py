@@ -11,6 +11,7 @@ from llm_schema_registry.objects.store import Capabilities, ObjectStore
 from services.backup.domain.model import Head, Level
 from services.backup.ports import Source
 from services.backup.usecases.archive import Archive, Heartbeat
+from services.backup.usecases.audit import ArchiveAudit
 from services.backup.usecases.catalog import Catalog, Listing
 from services.backup.usecases.ship import Ship
 
@@ -23,7 +24,10 @@ ONE_REPLICA = (
 
 @dataclass(frozen=True, slots=True)
 class ArchiveStatus:
-    """What the archive holds. live: None without the database. lag_seconds: what its loss would cost now."""
+    """What the archive holds. live: None without the database. lag_seconds: what its loss would cost now.
+
+    audited: when all of it was read again last, None for never. breaks: what is broken in it, in words.
+    """
 
     heartbeat: Heartbeat | None
     live: Head | None
@@ -33,6 +37,8 @@ class ArchiveStatus:
     segments: int
     stored_bytes: int
     problem: str
+    audited: datetime | None
+    breaks: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +65,12 @@ class NamedStore:
 class Status:
     """Tells how things are."""
 
-    def __init__(self, source: Source, archive: Archive, catalog: Catalog, ship: Ship | None) -> None:
+    def __init__(
+        self, source: Source, archive: Archive, catalog: Catalog, ship: Ship | None, audit: ArchiveAudit
+    ) -> None:
         self._source = source
         self._archive = archive
+        self._audit = audit
         self._catalog = catalog
         self._ship = ship
 
@@ -69,6 +78,7 @@ class Status:
         """How the archive is. Raises errors.ObjectStoreUnavailable."""
         listing, beat = await asyncio.gather(self._catalog.listing(), self._archive.heartbeat())
         segments, stored_bytes = await self._archive.size()
+        audited = await self._audit.known()
         live = await self._live()
         return ArchiveStatus(
             heartbeat=beat,
@@ -79,6 +89,8 @@ class Status:
             segments=segments,
             stored_bytes=stored_bytes,
             problem=self._ship.state.problem if self._ship else "",
+            audited=audited.ended if audited else None,
+            breaks=tuple(str(each) for each in audited.breaks) if audited else (),
         )
 
     async def store(self, named: NamedStore) -> StoreStatus:

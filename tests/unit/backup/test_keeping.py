@@ -14,9 +14,11 @@ import pytest
 
 from llm_schema_registry import errors
 from services.backup.adapters.recipients import system_dice
+from services.backup.domain import layout
 from services.backup.domain.model import Kind, Level
 from services.backup.domain.schedules import Schedule
 from services.backup.usecases import keeping as module
+from services.backup.usecases.audit import ArchiveAudit
 from services.backup.usecases.catalog import Entry, Listing
 from services.backup.usecases.keeping import Hands, Keeping, Plans
 from services.backup.usecases.leases import LeaseTimes
@@ -49,7 +51,8 @@ def keep(parts: Parts, *schedules: Schedule, **changes: Any) -> Keeping:
     operations = Operations(parts.store, parts.clock, system_dice, "here", lambda *_, **__: None)
     swap: Any = SimpleNamespace(unfinished=nothing, release_old=nothing, prepare=SimpleNamespace(sweep=nothing))
     drill: Any = changes.get("drill")
-    hands = Hands(operations, parts.make, parts.verify, drill, parts.prune, swap, None)
+    audit = ArchiveAudit(parts.repository, parts.archive)
+    hands = Hands(operations, parts.make, parts.verify, drill, parts.prune, swap, None, audit=audit)
     plans = Plans(schedules, None, changes.get("enabled", True))
 
     def report(event: str, **facts: object) -> None:
@@ -290,6 +293,22 @@ async def test_failures_are_told_once_and_tried_ever_less_often(
     assert told == f"backups: {failure.message}"
     assert await keeping.check() is None
     assert sum("chore failed" in each for each in parts.reported) == 1
+
+
+async def test_a_broken_archive_is_told_once(parts: Parts) -> None:
+    """The chore reads the archive's chain, and what it finds is reported when it is new."""
+    async with parts.repository.leases.held("archive") as lease:
+        await parts.ship._begin()
+        await parts.ship.step(lease)
+    parts.flip(layout.segment(1, 1, 3), -1)
+    keeping = keep(parts)
+    chore = next(each for each in keeping._chores if each.name == "audit of the archive")
+
+    await keeping._do(chore)
+    parts.clock.move(days=5)
+    await keeping._do(chore)
+
+    assert [each.startswith("the archive is broken") and "1/1 to 1/3" in each for each in parts.reported] == [True]
 
 
 async def test_without_schedules_nothing_is_made_or_deleted(parts: Parts) -> None:
