@@ -67,6 +67,8 @@ class Gauges:
         yield _gauge("backup.operations", "{operation}", "Running here.", len(self._assembly.operations.running))
         leading = int(self._assembly.keeping.state.leading)
         yield _gauge("backup.schedules.leading", "", "1 in the process that runs the schedules.", leading)
+        failing = int(bool(self._assembly.repair.problem))
+        yield _gauge("backup.restores.failing", "", "1 when a swap that began cannot be ended.", failing)
         problems = len(self._assembly.keeping.state.problems)
         yield _gauge("backup.chores.failing", "{chore}", "Chores of the schedules whose last run failed.", problems)
 

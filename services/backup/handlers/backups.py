@@ -236,5 +236,7 @@ def _store(status: StoreStatus) -> backup_pb2.StoreStatus:
         object_lock=bool(found and found.object_lock),
         encryption=(found.encryption or "") if found else "",
         newest_backup_id=status.newest,
+        newest_verified_backup_id=status.verified,
+        verified_time=nouns.timestamp(status.verified_time),
         problem=status.problem,
     )

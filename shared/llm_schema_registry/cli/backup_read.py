@@ -97,7 +97,17 @@ async def stores(session: Session, options: Nothing) -> ExitCode:
     if session.output.json:
         session.output.document(as_document(answer))
     else:
-        columns = ("store", "location", "checksums", "conditional", "lock", "encryption", "newest", "problem")
+        columns = (
+            "store",
+            "location",
+            "checksums",
+            "conditional",
+            "lock",
+            "encryption",
+            "newest",
+            "verified",
+            "problem",
+        )
         session.output.table(
             columns,
             (
@@ -109,6 +119,7 @@ async def stores(session: Session, options: Nothing) -> ExitCode:
                     yes(one.object_lock),
                     one.encryption,
                     one.newest_backup_id,
+                    one.newest_verified_backup_id,
                     one.problem,
                 )
                 for one in answer.stores

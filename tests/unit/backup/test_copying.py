@@ -53,7 +53,7 @@ def stores(tmp_path: Path) -> Stores:
 
 
 async def test_the_copy_alone_is_enough(stores: Stores, fault_table: FaultTable) -> None:
-    """Backups, keys, archive, evidence and pins are there: V3 passes in the copy alone."""
+    """Backups, keys, archive and pins are there, and V3 passes in the copy alone: its evidence is its own."""
     await stores.ship(0)
     made = await stores.parts.proven(pinned=True)
     await stores.copying.round()
@@ -63,8 +63,9 @@ async def test_the_copy_alone_is_enough(stores: Stores, fault_table: FaultTable)
 
     assert stores.copying.state.complete == {made.id}
     assert not stores.copying.state.problem
-    assert (entry.level, entry.pinned) == (Level.V3, True)
+    assert (entry.level, entry.pinned) == (Level.V0, True)
     assert (await there.look(made.id)).passed
+    assert (await there.repository.catalog.get(made.id)).level is Level.V3
     assert len(await there.archive.spans()) == 1
     fault_table("T31", "first store lost, the copy alone", "V3 passes in the copy")
 
