@@ -310,7 +310,7 @@ def make_parts(folder: Path, **changes: Any) -> Parts:
     verifiers = [signer.verifier, *changes.get("trusted", ())]
     repository = Repository(
         store=store,
-        catalog=Catalog(store, verifiers),
+        catalog=Catalog(store, verifiers, signer),
         keys=DataKeys(store, recipients, system_dice),
         leases=Leases(store, clock, changes.get("owner", "process-a")),
         signer=signer,

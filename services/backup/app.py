@@ -124,6 +124,7 @@ def _dependencies(assembly: Assembly) -> Sequence[DependencyCheck]:
     ]
     if assembly.ship is not None:
         checks.append(DependencyCheck("archive", critical=False, check=assembly.ship.check))
+    checks.append(DependencyCheck("archive's chain", critical=False, check=assembly.audit.check))
     checks.append(DependencyCheck("schedules", critical=False, check=assembly.keeping.check))
     checks.append(DependencyCheck("restores", critical=False, check=assembly.repair.check))
     return checks

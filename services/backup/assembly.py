@@ -35,12 +35,13 @@ from services.backup.domain.schedules import Schedule
 from services.backup.ports import Failpoints, Places, Recipient
 from services.backup.settings import BackupServiceSettings, BackupSettings, SecondStoreSettings
 from services.backup.usecases.archive import Archive, ArchiveRules
+from services.backup.usecases.audit import ArchiveAudit
 from services.backup.usecases.catalog import Catalog
 from services.backup.usecases.copying import NAME, Copying
 from services.backup.usecases.data_keys import DataKeys
 from services.backup.usecases.drill import Drill
 from services.backup.usecases.journal import Journal
-from services.backup.usecases.keeping import Hands, Keeping, Plans
+from services.backup.usecases.keeping import Hands, Keeping, Plans, SecondHands
 from services.backup.usecases.make_backup import BackupRules, MakeBackup
 from services.backup.usecases.prepare import Prepare
 from services.backup.usecases.prune import Origin, Prune, PruneRules
@@ -76,6 +77,7 @@ class Assembly:
     source: PostgresSource
     places: Places
     archive: Archive
+    audit: ArchiveAudit
     journal: Journal
     operations: Operations
     make: MakeBackup
@@ -112,20 +114,21 @@ async def assemble(setting: Setting, stack: AsyncExitStack) -> Assembly:
     rules = BackupRules(version(), settings.backup.compression, lock_days=settings.backup.lock_days)
     make = MakeBackup(source, repository, verify, rules)
     prune = Prune(repository, archive, _prune_rules(settings))
-    prepare = Prepare(repository, archive, places, journal)
+    prepared_keep = timedelta(hours=settings.restore.prepared_keep_hours)
+    prepare = Prepare(repository, archive, places, journal, prepared_keep)
     keep = timedelta(hours=settings.restore.keep_hours)
     swap = Swap(repository, places, journal, prepare, SwapRules(keep, settings.restore.schema_id_margin))
     drill = Drill(repository, prepare)
-    copying = Copying(repository, second) if second else None
-    prune_copy = _prune_copy(setting, repository, archive, copying.catalog) if copying else None
+    copied = _second_hands(setting, archive, second, verify, repository) if second else None
     ship = Ship(source, repository, archive, _archive_rules(settings), report) if settings.archive.enabled else None
     enabled = settings.backup.schedules_enabled
     schedules = _schedules(settings.backup) if enabled else []
-    hands = Hands(operations, make, verify, drill, prune, swap, copying, prune_copy)
+    audit = ArchiveAudit(repository, archive)
+    hands = Hands(operations, make, verify, drill, prune, swap, audit, copied)
     plans = Plans(schedules, _drill_schedule(settings.backup), enabled)
     stores = [NamedStore(PRIMARY, _location(settings), repository.store, repository.catalog)]
-    if copying and second:
-        stores.append(NamedStore(NAME, _second_location(settings.second_store), second, copying.catalog))
+    if copied and second:
+        stores.append(NamedStore(NAME, _second_location(settings.second_store), second, copied.copying.catalog))
     return Assembly(
         repository=repository,
         stores=stores,
@@ -140,11 +143,12 @@ async def assemble(setting: Setting, stack: AsyncExitStack) -> Assembly:
         prepare=prepare,
         swap=swap,
         drill=drill,
-        copying=copying,
+        copying=copied.copying if copied else None,
         ship=ship,
         repair=Repair(repository, operations, swap, report),
         keeping=Keeping(repository, hands, plans, report),
-        status=Status(source, archive, repository.catalog, ship),
+        audit=audit,
+        status=Status(source, archive, repository.catalog, ship, audit),
         schedules=schedules,
     )
 
@@ -179,7 +183,7 @@ async def _repository(setting: Setting, store: ObjectStore, points: Failpoints, 
         recipients.append(KmsRecipient(client, backup.kms_key_id))
     return Repository(
         store=store,
-        catalog=Catalog(store, verifiers),
+        catalog=Catalog(store, verifiers, signing.signer),
         keys=DataKeys(store, recipients, system_dice),
         leases=Leases(store, setting.clock, setting.instance_id),
         signer=signing.signer,
@@ -190,19 +194,24 @@ async def _repository(setting: Setting, store: ObjectStore, points: Failpoints, 
     )
 
 
-def _prune_copy(setting: Setting, repository: Repository, archive: Archive, catalog: Catalog) -> Prune:
-    """Retention of the second store: by the same rules, but of what the first no longer has."""
+def _second_hands(
+    setting: Setting, archive: Archive, store: ObjectStore, verify: Verify, repository: Repository
+) -> SecondHands:
+    """What is done in the second store. Retention goes by the same rules, but of what the first no longer has."""
+    copying = Copying(repository, store)
     second = replace(
         repository,
-        store=catalog.store,
-        catalog=catalog,
-        keys=repository.keys.at(catalog.store),
-        leases=Leases(catalog.store, setting.clock, setting.instance_id),
+        store=store,
+        catalog=copying.catalog,
+        keys=repository.keys.at(store),
+        leases=Leases(store, setting.clock, setting.instance_id),
     )
     rules = _prune_rules(setting.settings)
     # The first store's plans were small enough, and whatever it lost is no part of any.
     policy = replace(rules.policy, share_max=1.0)
-    return Prune(second, Archive(second, segments), replace(rules, policy=policy), Origin(repository.catalog, archive))
+    origin = Origin(repository.catalog, archive)
+    prune = Prune(second, Archive(second, segments), replace(rules, policy=policy), origin)
+    return SecondHands(copying, verify.at(second, NAME), prune)
 
 
 async def _primary(settings: BackupServiceSettings, stack: AsyncExitStack) -> ObjectStore:

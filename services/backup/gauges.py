@@ -30,6 +30,8 @@ class Gauges:
         self._drill: DrillRecord | None = None
         self._lag: float | None = None
         self._window: tuple[datetime, datetime] | None = None
+        self._audited: datetime | None = None
+        self._breaks: int | None = None
 
     async def run(self) -> None:
         """Asks the store every REFRESH_SECONDS, for ever. What cannot be asked keeps its last value: ages grow."""
@@ -45,6 +47,7 @@ class Gauges:
         self._drill = await self._assembly.drill.newest()
         status = await self._assembly.status.archive()
         self._lag = status.lag_seconds
+        self._audited, self._breaks = status.audited, len(status.breaks)
         if status.restorable_from and status.restorable_to:
             self._window = status.restorable_from, status.restorable_to
 
@@ -52,7 +55,7 @@ class Gauges:
         """All of them, as they were last known."""
         now = self._clock.now()
         yield from self._backups(now)
-        yield from self._archive()
+        yield from self._archive(now)
         if self._drill is not None:
             drill = self._drill
             age = (now - drill.time).total_seconds()
@@ -64,6 +67,8 @@ class Gauges:
         yield _gauge("backup.operations", "{operation}", "Running here.", len(self._assembly.operations.running))
         leading = int(self._assembly.keeping.state.leading)
         yield _gauge("backup.schedules.leading", "", "1 in the process that runs the schedules.", leading)
+        failing = int(bool(self._assembly.repair.problem))
+        yield _gauge("backup.restores.failing", "", "1 when a swap that began cannot be ended.", failing)
         problems = len(self._assembly.keeping.state.problems)
         yield _gauge("backup.chores.failing", "{chore}", "Chores of the schedules whose last run failed.", problems)
 
@@ -83,10 +88,16 @@ class Gauges:
         yield Metric("backup.newest.age", "gauge", "s", "Age of the newest backup verified to a level.", ages)
         yield Metric("backup.count", "gauge", "{backup}", "Backups there are.", counts)
         yield Metric("backup.stored", "gauge", "By", "Bytes of the backups.", sizes)
-        problems = len(self._listing.problems)
-        yield _gauge("backup.untrusted", "{backup}", "Manifests that cannot be trusted.", problems)
+        untrusted, problems = len(self._listing.untrusted), len(self._listing.problems)
+        yield _gauge("backup.untrusted", "{backup}", "Manifests that cannot be trusted.", untrusted)
+        yield _gauge("backup.problems", "{problem}", "What a listing of the backups finds to be wrong.", problems)
 
-    def _archive(self) -> Iterable[Metric]:
+    def _archive(self, now: datetime) -> Iterable[Metric]:
+        if self._breaks is not None:
+            yield _gauge("backup.archive.breaks", "{segment}", "Segments of the archive found broken.", self._breaks)
+        if self._audited is not None:
+            age = (now - self._audited).total_seconds()
+            yield _gauge("backup.archive.audit.age", "s", "Time since all of the archive was read again.", age)
         if self._lag is not None:
             yield _gauge("backup.recovery.point", "s", "What a loss of the database would cost now.", self._lag)
         if self._window is not None:

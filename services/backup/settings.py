@@ -199,6 +199,12 @@ class RestoreSettings(Section):
     keep_hours: float = Field(
         default=24, gt=0, le=8760, description="Hours that a replaced database is kept after a swap."
     )
+    prepared_keep_hours: float = Field(
+        default=72,
+        gt=0,
+        le=8760,
+        description="Hours that a prepared restore waits for its activation; then it is released.",
+    )
     schema_id_margin: int = Field(
         default=1000,
         ge=0,

@@ -3,9 +3,10 @@
     repository.json                                         whose repository it is
     backups/<id>/manifest.json, backups/<id>/data-00001     a backup; it exists when its manifest does
     keys/<key id>/<number>.json                             wrapped forms of a data key; the highest number counts
-    archive/<epoch>/<first>-<last>, archive/heartbeat.json  segments of the history
+    archive/<epoch>/<first>-<last>                          segments of the history
+    archive/heartbeat.json, archive/audit.json              how far it is, and how far it was read again
     verifications/<id>/<level>-<time>-<passed|failed>.json  evidence
-    pins/<id>, tombstones/<id>.json                         what is kept, what is being deleted
+    pins/<id>, tombstones/<id>.json                         what is kept, what is being deleted, or was
     restores/<id>/<number>.json                             journals
     drills/<time>.json, catalog.json
 
@@ -26,6 +27,7 @@ from services.backup.domain.model import Level
 REPOSITORY = "repository.json"
 CATALOG = "catalog.json"
 HEARTBEAT = "archive/heartbeat.json"
+AUDIT = "archive/audit.json"
 BACKUPS = "backups/"
 KEYS = "keys/"
 ARCHIVE = "archive/"
@@ -52,7 +54,7 @@ _RESTORE = re.compile(r"restores/([^/]+)/([0-9]{6})\.json", re.ASCII)
 _TIME = re.compile(r"[0-9]{8}T[0-9]{6}\.[0-9]{6}Z", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class SegmentKey:
     """What a segment's key tells. Ordered as the keys are: by epoch, first and last position."""
 

@@ -29,14 +29,16 @@ class RestoreState(enum.Enum):
 
 
 SWAPPING = frozenset({RestoreState.ACTIVATING, RestoreState.REVERTING})
-KEEPING = frozenset({RestoreState.ACTIVE, RestoreState.REVERTED})
+KEEPING = frozenset({RestoreState.PREPARED, RestoreState.ACTIVE, RestoreState.REVERTED})
+"""Keep a place beside the live one until their time is over."""
 
 
 @dataclass(frozen=True, slots=True)
 class Restore:
     """One restore.
 
-    scratch, aside: names of places; after a revert what was restored lies under `scratch` again. confirmed: the place
+    scratch, aside: names of places; after a revert what was restored lies under `scratch` again. keep_until: of what is
+    prepared, or was replaced. problem: why it failed, or was released by itself. confirmed: the place
     up to which the live history may be lost, None when nothing may. fork: where the line of its last swap leaves
     the one before, None before that is certain. write_outage_seconds: how long writes were refused.
     schemas, subjects, versions: rows. number: of the journal's entry.

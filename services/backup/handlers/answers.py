@@ -12,6 +12,7 @@ from llm_schema_registry.operations import messages as codec
 from llm_schema_registry.operations.operation import Operation
 from llm_schema_registry.operations.operations import Request
 from services.backup.codec import nouns
+from services.backup.domain.model import Verification
 from services.backup.usecases.catalog import Catalog, Entry
 from services.backup.usecases.copying import NAME, Copying
 from services.backup.usecases.drill import Drill, DrillRecord
@@ -54,7 +55,7 @@ class Answers:
                 case "backup":
                     return backup_pb2.Backup(id=subject.id)
                 case "verification" if made:
-                    return nouns.verification(await self._catalog.verification(subject.id))
+                    return nouns.verification(await self._verification(subject.id))
                 case "verification":
                     return backup_pb2.Verification(backup_id=subject.id)
                 case "restore":
@@ -66,6 +67,15 @@ class Answers:
         except (errors.BackupNotFound, errors.BackupDamaged, errors.OperationNotFound):
             return backup_pb2.Backup(id=subject.id) if subject.kind == "backup" else None
         return None
+
+    async def _verification(self, key: str) -> Verification:
+        """A verification, of whichever store."""
+        try:
+            return await self._catalog.verification(key)
+        except errors.OperationNotFound:
+            if self._copying is None:
+                raise
+            return await self._copying.catalog.verification(key)
 
     def _with_state(self, message: backup_pb2.Backup, entry: Entry) -> backup_pb2.Backup:
         message.verified_level = nouns.LEVELS[entry.level]

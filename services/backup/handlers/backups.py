@@ -232,6 +232,8 @@ def _archive(status: ArchiveStatus, *, enabled: bool) -> backup_pb2.ArchiveStatu
         segments=status.segments,
         stored_bytes=status.stored_bytes,
         problem=status.problem,
+        audit_time=timestamp(status.audited),
+        breaks=status.breaks,
     )
 
 
@@ -245,5 +247,7 @@ def _store(status: StoreStatus) -> backup_pb2.StoreStatus:
         object_lock=bool(found and found.object_lock),
         encryption=(found.encryption or "") if found else "",
         newest_backup_id=status.newest,
+        newest_verified_backup_id=status.verified,
+        verified_time=timestamp(status.verified_time),
         problem=status.problem,
     )

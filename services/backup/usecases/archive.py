@@ -32,6 +32,7 @@ from services.backup.domain.model import Epoch, Head, Place, Segment, StoredChan
 from services.backup.domain.sealing import PREFIX_BYTES, SALT_BYTES, DataKey, Header, Tampered, open_sealed, seal
 from services.backup.domain.targets import Cut, RestorePlan, SegmentSpan
 from services.backup.ports import SegmentFormat
+from services.backup.usecases.archive_size import ArchiveSize
 from services.backup.usecases.repository import Repository
 
 CHANGES_MAX = 10_000
@@ -80,6 +81,7 @@ class Archive:
     def __init__(self, repository: Repository, segments: SegmentFormat) -> None:
         self._repository = repository
         self._segments = segments
+        self._size = ArchiveSize(repository.store, repository.clock)
         self._key: DataKey | None = None
         self._key_made = 0.0
 
@@ -93,6 +95,18 @@ class Archive:
             found = layout.segment_of(each.key)
             if found is not None:
                 yield found
+
+    async def next_keys(self, after: SegmentKey | None, count: int) -> list[SegmentKey]:
+        """The next segments behind one, of its line and those after it, or the first ones; so many at most."""
+        start = layout.segment(after.epoch, after.first, after.last) if after is not None else ""
+        found: list[SegmentKey] = []
+        async for each in self._repository.store.list(layout.ARCHIVE, after=start):
+            key = layout.segment_of(each.key)
+            if key is not None:
+                found.append(key)
+            if len(found) >= count:
+                break
+        return found
 
     async def read(self, key: SegmentKey) -> tuple[Segment, bytes]:
         """A segment and its digest. Raises errors.BackupDamaged, KeyUnavailable, ObjectStoreUnavailable."""
@@ -161,22 +175,21 @@ class Archive:
 
     async def spans(self) -> list[SegmentSpan]:
         """All segments, as their names and the listing tell of them: last_time is when one was stored."""
-        return [span async for span, _ in self._listed()]
+        return [span async for span in self._listed()]
 
     async def size(self) -> tuple[int, int]:
-        """How many segments there are, and their bytes as stored."""
-        sizes = [size async for _, size in self._listed()]
-        return len(sizes), sum(sizes)
+        """How many segments there are, and their bytes as stored; see ArchiveSize.read."""
+        return await self._size.read()
 
     async def now(self) -> datetime:
         """The store's clock."""
         return await self._repository.store.now()
 
-    async def _listed(self) -> AsyncIterator[tuple[SegmentSpan, int]]:
+    async def _listed(self) -> AsyncIterator[SegmentSpan]:
         async for each in self._repository.store.list(layout.ARCHIVE):
             key = layout.segment_of(each.key)
             if key is not None:
-                yield SegmentSpan(key.epoch, key.first, key.last, last_time=each.modify_time), each.size_bytes
+                yield SegmentSpan(key.epoch, key.first, key.last, last_time=each.modify_time)
 
     async def known(self) -> tuple[int, int]:
         """The largest epoch and the largest schema id that the archive tells of; 0 for none.

@@ -1,7 +1,7 @@
 """The catalog: what backups there are, by the object store's own word.
 
 A backup exists when its signed manifest does. What changes about it (verifications, pins, tombstones) are objects
-beside it, whose names say what they say, so a listing is enough. Manifests never change, so they are read once.
+beside it, signed as well. None of them ever changes, so each is read once.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -20,29 +19,22 @@ from llm_schema_registry import errors
 from llm_schema_registry.objects.store import (
     Listed,
     ObjectDamaged,
-    ObjectExists,
     ObjectNotFound,
     ObjectStore,
     ObjectTooLarge,
 )
 from llm_schema_registry.operations import ids
-from services.backup.domain import layout, manifest
-from services.backup.domain.documents import DocumentInvalid, Verifier, decode_signed
+from services.backup.domain import chain, layout, manifest
+from services.backup.domain.chain import Link
+from services.backup.domain.documents import DocumentInvalid, Signer, Verifier, decode_signed
 from services.backup.domain.manifest import ManifestInvalid
 from services.backup.domain.model import Level, Manifest, Verification
+from services.backup.domain.remarks import Tombstone
+from services.backup.usecases.remarks import Evidence, Remarks, RemarkStore
 
-READ_AT_ONCE = 8
+READ_AT_ONCE = 16
 PROBLEMS_MAX = 100
 VERIFICATIONS_MAX = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """A verification as the name of its object tells it."""
-
-    level: Level
-    time: datetime
-    passed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,24 +70,33 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """All backups, newest first, and what of the rest cannot be trusted, in words.
+    """All backups, newest first, and what of the rest cannot be trusted or was taken away, in words.
 
     untrusted: ids of all backups whose manifests cannot be; nothing may be concluded about them, and nothing deleted.
+    tombstones: of backups that are being deleted, or were.
     """
 
     entries: tuple[Entry, ...]
     problems: tuple[str, ...] = ()
     untrusted: frozenset[str] = frozenset()
+    tombstones: tuple[Tombstone, ...] = ()
 
     def entry(self, backup_id: str) -> Entry | None:
         return next((entry for entry in self.entries if entry.id == backup_id), None)
+
+    @property
+    def referred(self) -> frozenset[bytes]:
+        """Digests of manifests that others name as the one before them: a tombstone with one of them is needed."""
+        return frozenset(each.manifest.previous_sha256 for each in self.entries if each.manifest.previous_sha256)
 
 
 class Catalog:
     """The backups of one store."""
 
-    def __init__(self, store: ObjectStore, verifiers: Sequence[Verifier]) -> None:
+    def __init__(self, store: ObjectStore, verifiers: Sequence[Verifier], signer: Signer) -> None:
+        """signer: of what is said about backups from here on."""
         self.store = store
+        self.remarks = RemarkStore(store, verifiers, signer)
         self._verifiers = tuple(verifiers)
         self._cluster: str | None = None
         self._read: dict[tuple[str, str], tuple[Manifest, bytes]] = {}
@@ -103,35 +104,34 @@ class Catalog:
     async def listing(self) -> Listing:
         """Every backup, newest first, tombstones included."""
         listed = [each async for each in self.store.list(layout.BACKUPS) if layout.manifest_of(each.key)]
-        evidence, pins, tombstones = await asyncio.gather(self._evidence(), self._pins(), self._tombstones())
+        # After the manifests: whatever is deleted meanwhile has its tombstone by then.
+        remarks = await self.remarks.all()
         limit = asyncio.Semaphore(READ_AT_ONCE)
 
         async def read(listed: Listed) -> tuple[Manifest, bytes] | str | None:
             async with limit:
                 return await self._manifest(listed)
 
-        entries, problems, untrusted = [], [], set()
+        entries, problems, untrusted, vanished = [], [], set(), set()
         for each, found in zip(listed, await asyncio.gather(*(read(each) for each in listed)), strict=True):
             if found is None:
-                continue  # Deleted since it was listed.
-            if isinstance(found, str):
+                vanished.add(str(layout.manifest_of(each.key)))  # Deleted since it was listed.
+            elif isinstance(found, str):
                 problems.append(found)
                 untrusted.add(str(layout.manifest_of(each.key)))
-                continue
-            known, sha256 = found
-            entries.append(
-                Entry(
-                    manifest=known,
-                    sha256=sha256,
-                    evidence=tuple(sorted(evidence[known.id], key=lambda each: each.time, reverse=True)),
-                    pinned=known.id in pins,
-                    buried=tombstones.get(known.id),
-                )
-            )
+            else:
+                entries.append(_entry(*found, remarks))
         there = {(each.key, each.etag) for each in listed}
         self._read = {key: value for key, value in self._read.items() if key in there}
         entries.sort(key=lambda entry: entry.id, reverse=True)
-        return Listing(tuple(entries), tuple(problems[:PROBLEMS_MAX]), frozenset(untrusted))
+        tombstones = tuple(each.tombstone for each in remarks.tombstones.values())
+        problems += chain.missing(
+            [Link(each.id, each.sha256, each.manifest.previous_sha256) for each in reversed(entries)],
+            {each.manifest_sha256 for each in tombstones},
+            untrusted | vanished,
+        )
+        problems += remarks.problems
+        return Listing(tuple(entries), tuple(problems[:PROBLEMS_MAX]), frozenset(untrusted), tombstones)
 
     async def get(self, backup_id: str) -> Entry:
         """A backup. Raises errors.BackupNotFound, errors.BackupDamaged for a manifest that cannot be trusted."""
@@ -146,52 +146,34 @@ class Catalog:
             raise _unknown(backup_id)
         if isinstance(found, str):
             raise errors.BackupDamaged(found, metadata={"key": key})
-        evidence, pins, tombstones = await asyncio.gather(self._evidence(backup_id), self._pins(), self._tombstones())
-        return Entry(
-            manifest=found[0],
-            sha256=found[1],
-            evidence=tuple(sorted(evidence[backup_id], key=lambda each: each.time, reverse=True)),
-            pinned=backup_id in pins,
-            buried=tombstones.get(backup_id),
-        )
+        return _entry(*found, await self.remarks.about(backup_id))
 
     async def record(self, verification: Verification) -> str:
         """Keeps the evidence of a verification, and returns its key."""
-        key = layout.verification(
-            verification.backup_id, verification.level, verification.time, passed=verification.passed
-        )
-        await self.store.put(key, json.dumps(_evidence_document(verification), sort_keys=True, indent=1).encode())
-        return key
+        return await self.remarks.record(verification)
 
     async def verifications(self, backup_id: str) -> tuple[Verification, ...]:
-        """The newest verifications of a backup, newest first."""
+        """The newest verifications of a backup that count, newest first."""
         keys = [each.key async for each in self.store.list(layout.verifications(backup_id))]
         found = [(key, layout.verification_of(key)) for key in keys]
         newest = sorted(
             ((key, told) for key, told in found if told is not None), key=lambda each: each[1].time, reverse=True
         )
-        read = [await self._readable(key, told) for key, told in newest[:VERIFICATIONS_MAX] if told is not None]
-        return tuple(each for each in read if each is not None)
-
-    async def _readable(self, key: str, told: layout.VerificationKey) -> Verification | None:
-        """A verification, or as much of it as its name tells; None when it is gone."""
-        try:
-            return await self.verification(key)
-        except errors.OperationNotFound:
-            return None
-        except errors.BackupDamaged as damaged:
-            problems = () if told.passed else (damaged.message,)
-            return Verification(told.backup_id, told.level, told.time, problems, 0.0)
+        read = []
+        for key, _ in newest[:VERIFICATIONS_MAX]:
+            # What is gone, or does not count, is left out: the listing tells of it.
+            with suppress(errors.OperationNotFound, errors.BackupDamaged):
+                read.append(await self.verification(key))
+        return tuple(read)
 
     async def verification(self, key: str) -> Verification:
         """A verification by its object's key. Raises errors.OperationNotFound when it is gone, BackupDamaged."""
         try:
-            content, _ = await self.store.get(key)
-            return _read_evidence(json.loads(content))
+            return await self.remarks.verification(key)
         except ObjectNotFound:
             raise errors.OperationNotFound(f"the verification {key} is gone with its backup") from None
-        except (ValueError, KeyError, TypeError, ObjectDamaged, ObjectTooLarge):
-            raise errors.BackupDamaged(f"the record {key} cannot be read", metadata={"key": key}) from None
+        except (DocumentInvalid, ObjectDamaged, ObjectTooLarge) as invalid:
+            raise errors.BackupDamaged(f"{key} does not count: {invalid}", metadata={"key": key}) from None
 
     async def write(self) -> Listing:
         """Writes `catalog.json`, what there is as one page for people and other programs, and returns it.
@@ -210,10 +192,11 @@ class Catalog:
     async def rebuild(self) -> tuple[Listing, list[str]]:
         """Reads every manifest anew, compares what the store lists with what they say, and writes the page.
 
-        Returns what there is, and what is wrong: manifests that cannot be trusted, objects that are missing or have
-        another size, objects that belong to no backup.
+        Returns what there is, and what is wrong: what the listing tells, objects that are missing or have another size,
+        objects that belong to no backup.
         """
         self._read.clear()
+        self.remarks.forget()
         self._cluster = None
         listing = await self.write()
         sizes = {each.key: each.size_bytes async for each in self.store.list(layout.BACKUPS)}
@@ -239,11 +222,7 @@ class Catalog:
     async def pin(self, backup_id: str, *, pinned: bool) -> Entry:
         """Pins or unpins a backup and returns it. Raises as `get` does."""
         entry = await self.get(backup_id)
-        if pinned:
-            with suppress(ObjectExists):
-                await self.store.put(layout.pin(backup_id), b"", if_absent=True)
-        else:
-            await self.store.delete(layout.pin(backup_id))
+        await (self.remarks.pin(backup_id) if pinned else self.remarks.unpin(backup_id))
         return replace(entry, pinned=pinned)
 
     async def _manifest(self, listed: Listed) -> tuple[Manifest, bytes] | str | None:
@@ -280,27 +259,16 @@ class Catalog:
                 self._cluster = told if isinstance(told, str) else None
         return self._cluster
 
-    async def _evidence(self, backup_id: str | None = None) -> dict[str, list[Evidence]]:
-        found: dict[str, list[Evidence]] = defaultdict(list)
-        prefix = layout.verifications(backup_id) if backup_id else layout.VERIFICATIONS
-        async for each in self.store.list(prefix):
-            told = layout.verification_of(each.key)
-            if told is not None:
-                found[told.backup_id].append(Evidence(told.level, told.time, told.passed))
-        return found
 
-    async def _pins(self) -> set[str]:
-        found = {layout.pin_of(each.key) async for each in self.store.list(layout.PINS)}
-        return {each for each in found if each}
-
-    async def _tombstones(self) -> dict[str, datetime]:
-        """When each buried backup was buried, by the store's clock."""
-        found = {}
-        async for each in self.store.list(layout.TOMBSTONES):
-            backup_id = layout.tombstone_of(each.key)
-            if backup_id:
-                found[backup_id] = each.modify_time
-        return found
+def _entry(known: Manifest, sha256: bytes, remarks: Remarks) -> Entry:
+    buried = remarks.tombstones.get(known.id)
+    return Entry(
+        manifest=known,
+        sha256=sha256,
+        evidence=tuple(remarks.evidence.get(known.id, ())),
+        pinned=known.id in remarks.pins,
+        buried=buried.time if buried else None,
+    )
 
 
 def _page(entry: Entry) -> dict[str, Any]:
@@ -318,30 +286,6 @@ def _page(entry: Entry) -> dict[str, Any]:
         "being_deleted": entry.buried is not None,
         "manifest_sha256": entry.sha256.hex(),
     }
-
-
-def _evidence_document(verification: Verification) -> dict[str, Any]:
-    restore = verification.restore_seconds
-    return {
-        "backup_id": verification.backup_id,
-        "level": int(verification.level),
-        "time": verification.time.isoformat(),
-        "problems": list(verification.problems[:PROBLEMS_MAX]),
-        "duration_ms": round(verification.duration_seconds * 1000),
-        "restore_ms": None if restore is None else round(restore * 1000),
-    }
-
-
-def _read_evidence(document: dict[str, Any]) -> Verification:
-    restore = document["restore_ms"]
-    return Verification(
-        backup_id=str(document["backup_id"]),
-        level=Level(document["level"]),
-        time=datetime.fromisoformat(document["time"]),
-        problems=tuple(str(problem) for problem in document["problems"]),
-        duration_seconds=document["duration_ms"] / 1000,
-        restore_seconds=None if restore is None else restore / 1000,
-    )
 
 
 def _unknown(backup_id: str) -> errors.BackupNotFound:

@@ -18,7 +18,7 @@ from llm_schema_registry.objects.store import (
 )
 from services.backup.domain import layout
 from services.backup.domain.model import Manifest, ObjectRecord
-from services.backup.usecases.catalog import Catalog
+from services.backup.usecases.catalog import Catalog, Listing
 from services.backup.usecases.reading import damaged
 from services.backup.usecases.repository import Repository
 
@@ -45,7 +45,7 @@ class Copying:
     def __init__(self, repository: Repository, second: ObjectStore) -> None:
         self._repository = repository
         self._second = second
-        self.catalog = Catalog(second, repository.verifiers)
+        self.catalog = Catalog(second, repository.verifiers, repository.signer)
         self.state = CopyState()
         self._copied: dict[int, str] = {}
         self._full_next = 0.0
@@ -103,9 +103,23 @@ class Copying:
                 await self._copy_backup(entry.manifest)
             except errors.BackupDamaged as damage:
                 problems.append(damage.message)
-        for name in (layout.VERIFICATIONS, layout.PINS, layout.RESTORES, layout.DRILLS):
+        # No verifications: those of the first store say nothing about the bytes here.
+        for name in (layout.PINS, layout.RESTORES, layout.DRILLS):
             problems += await self._copy_all_small(name)
+        problems += await self._copy_tombstones(listing)
         self.state.complete = frozenset(await self._whole()) & {entry.id for entry in listing.entries}
+        return problems
+
+    async def _copy_tombstones(self, listing: Listing) -> list[str]:
+        """Tombstones of backups that were deleted before they came here: what follows them would miss them.
+
+        No others: what is here is deleted by this store's own retention.
+        """
+        here, problems = await self.catalog.listing(), []
+        known = {entry.id for entry in here.entries} | here.untrusted | {each.backup_id for each in here.tombstones}
+        for each in listing.tombstones:
+            if each.manifest_sha256 in here.referred and each.backup_id not in known:
+                problems += await self._copy_small_or_say(layout.tombstone(each.backup_id), changing=True)
         return problems
 
     async def _whole(self) -> set[str]:

@@ -1,5 +1,6 @@
-"""What happens by itself: backups at their moments, their verification, drills, copies, deletions, and swaps that a
-process left unfinished. One process of many does it, under a lease; everything it needs to know is in the store."""
+"""What happens by itself: backups at their moments, their verification, audits, drills, copies, deletions. One process
+of many does it, under a lease; everything it needs to know is in the store. What a process left in the middle of a
+restore is ended by `repair`."""
 
 from __future__ import annotations
 
@@ -16,10 +17,11 @@ from llm_schema_registry.operations.operation import OperationKind, Subject
 from llm_schema_registry.operations.operations import Operations
 from services.backup.domain import layout
 from services.backup.domain.model import Kind, Level
-from services.backup.domain.restore import RestoreState
 from services.backup.domain.schedules import Schedule, due, last_committed
 from services.backup.ports import Election
-from services.backup.usecases.catalog import Entry, Listing
+from services.backup.usecases.audit import ROUND_SECONDS as ROUND_OF_AUDIT
+from services.backup.usecases.audit import ArchiveAudit
+from services.backup.usecases.catalog import Catalog, Entry, Listing
 from services.backup.usecases.copying import Copying
 from services.backup.usecases.drill import Drill
 from services.backup.usecases.make_backup import MakeBackup, Wanted
@@ -69,8 +71,17 @@ class _Chore:
 
 
 @dataclass(frozen=True, slots=True)
+class SecondHands:
+    """What is done in the second store."""
+
+    copying: Copying
+    verify: Verify
+    prune: Prune
+
+
+@dataclass(frozen=True, slots=True)
 class Hands:
-    """The use cases that do the work. copying, prune_copy: of the second store; None without one."""
+    """The use cases that do the work. second: of the second store; None without one."""
 
     operations: Operations
     make: MakeBackup
@@ -78,8 +89,8 @@ class Hands:
     drill: Drill
     prune: Prune
     swap: Swap
-    copying: Copying | None
-    prune_copy: Prune | None = None
+    audit: ArchiveAudit
+    second: SecondHands | None = None
 
 
 @dataclass(slots=True)
@@ -100,18 +111,20 @@ class Keeping:
         self._report = report
         self.state = KeepingState()
         self._put_off: dict[str, float] = {}
+        self._put_off_copies: dict[str, float] = {}
         scheduled = [
             _Chore("backups", self.make_due, 0),
             _Chore("verification", self.verify_due, 60, "trials"),
+            _Chore("verification in the second store", self.verify_copy_due, 60, "copies"),
             _Chore("drill", self.drill_due, 60, "trials"),
+            _Chore("audit of the archive", self.audit, ROUND_OF_AUDIT, "archive"),
             _Chore("retention", self.prune, HOUR_SECONDS),
             _Chore("retention of the second store", self.prune_copy, HOUR_SECONDS, "copies"),
         ]
         self._chores = [
-            _Chore("unfinished restores", self.end_unfinished, 0, "restores"),
             *(scheduled if plans.enabled else []),
             _Chore("second store", self.copy, 10, "copies"),
-            _Chore("replaced databases", self.release, 300, "restores"),
+            _Chore("kept databases", self.release, 300, "restores"),
             _Chore("left-over databases", self.sweep, HOUR_SECONDS, "trials"),
             _Chore("records of operations", self.forget, HOUR_SECONDS),
         ]
@@ -186,14 +199,6 @@ class Keeping:
 
     # Chores
 
-    async def end_unfinished(self) -> None:
-        """Goes on with swaps that a process began and none works on."""
-        for restore in await self._hands.swap.unfinished():
-            reverting = restore.state is RestoreState.REVERTING
-            kind = OperationKind.REVERT_RESTORE if reverting else OperationKind.ACTIVATE_RESTORE
-            restore_id = restore.id
-            await self._ended(kind, lambda running, name=restore_id: self._hands.swap.go_on(name, running))
-
     async def make_due(self) -> None:
         """Makes the backups whose moments have come. One that fails does not keep the others from being made."""
         now = self._repository.clock.now()
@@ -228,24 +233,37 @@ class Keeping:
 
         One that cannot be verified, for want of a key or a database, is put off for a while, so that others are.
         """
-        listing = await self._repository.catalog.listing()
+        await self._verify_next(self._repository.catalog, self._hands.verify, self._put_off, Level.V4)
+
+    async def verify_copy_due(self) -> None:
+        """The same in the second store, up to V3: its evidence is its own, and kept there."""
+        second = self._hands.second
+        if second is not None:
+            await self._verify_next(second.copying.catalog, second.verify, self._put_off_copies, Level.V3)
+
+    async def _verify_next(self, catalog: Catalog, verify: Verify, put_off: dict[str, float], deepest: Level) -> None:
+        """Verifies the next backup of a store. put_off: until when those that could not be are passed over."""
+        listing = await catalog.listing()
         now = self._repository.clock.monotonic()
-        self._put_off = {name: until for name, until in self._put_off.items() if until > now}
-        found = self.next_verification(listing, frozenset(self._put_off))
+        waiting = frozenset(name for name, until in put_off.items() if until > now)
+        found = self.next_verification(listing, waiting, deepest)
         if found is None:
             return
         backup_id, level = found
         try:
-            await self._ended(OperationKind.VERIFY, lambda running: self._hands.verify.run(backup_id, level, running))
+            await self._ended(OperationKind.VERIFY, lambda running: verify.run(backup_id, level, running))
         except errors.Error:
-            self._put_off[backup_id] = now + HOUR_SECONDS
+            put_off[backup_id] = now + HOUR_SECONDS
             raise
+        put_off.pop(backup_id, None)
 
-    def next_verification(self, listing: Listing, put_off: frozenset[str] = frozenset()) -> tuple[str, Level] | None:
+    def next_verification(
+        self, listing: Listing, put_off: frozenset[str] = frozenset(), deepest: Level = Level.V4
+    ) -> tuple[str, Level] | None:
         """Which backup to verify next, and how far; None when all is done.
 
-        Daily and monthly ones to V3; the newest daily one, restored, to V4; of the rest so many that each is read once
-        within a day; after a week all of them again: bytes rot.
+        Daily and monthly ones to V3; the newest daily one, restored, to V4 where that is not too deep; of the rest so
+        many that each is read once within a day; after a week all of them again: bytes rot.
         """
         now = self._repository.clock.now()
         entries = [entry for entry in listing.entries if not entry.buried and entry.id not in put_off]
@@ -254,7 +272,8 @@ class Keeping:
             if not _checked(entry, Level.V3):
                 return entry.id, Level.V3
         newest = next((entry for entry in durable if entry.manifest.kind is Kind.DAILY), None)
-        if newest is not None and newest.level >= Level.V3 and not _checked(newest, Level.V4):
+        restored = deepest >= Level.V4 and newest is not None and newest.level >= Level.V3
+        if restored and newest is not None and not _checked(newest, Level.V4):
             return newest.id, Level.V4
         rest = [entry for entry in entries if not _checked(entry, Level.V3)]
         hour = now - timedelta(hours=1)
@@ -279,12 +298,17 @@ class Keeping:
 
     async def copy(self) -> None:
         """Brings the second store up to date."""
-        copying = self._hands.copying
-        if copying is None:
+        if self._hands.second is None:
             return
+        copying = self._hands.second.copying
         await copying.round()
         if copying.state.problem:
             raise errors.ObjectStoreUnavailable(f"The second store is behind: {copying.state.problem}")
+
+    async def audit(self) -> None:
+        """Reads the archive's chain on. A break is told once here, and by health, status, metrics until it is gone."""
+        for broken in await self._hands.audit.round():
+            self._report("the archive is broken", message=str(broken))
 
     async def prune(self) -> None:
         """Deletes what is no longer kept."""
@@ -296,8 +320,8 @@ class Keeping:
 
     async def prune_copy(self) -> None:
         """Deletes in the second store what the first no longer has and no rule keeps."""
-        if self._hands.prune_copy is not None:
-            await self._hands.prune_copy.apply()
+        if self._hands.second is not None:
+            await self._hands.second.prune.apply()
 
     async def sweep(self) -> None:
         """Drops scratch databases that a process left behind, unless a restore runs."""
@@ -307,9 +331,11 @@ class Keeping:
                     self._report("left-over database dropped", name=name)
 
     async def release(self) -> None:
-        """Drops replaced databases whose time is over."""
-        for restore_id in await self._hands.swap.release_old():
-            self._report("replaced database dropped", restore_id=restore_id)
+        """Drops databases whose time is over, unless a restore runs: replaced ones, and prepared ones that nobody
+        activated."""
+        with suppress(errors.OperationRunning):
+            for restore_id in await self._hands.swap.release_old():
+                self._report("kept database dropped", restore_id=restore_id)
 
     async def forget(self) -> None:
         """Forgets operations that ended long ago."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from llm_schema_registry import errors
 from llm_schema_registry.objects.finishing import to_the_end
-from llm_schema_registry.objects.store import Lock, ObjectExists, Placement
+from llm_schema_registry.objects.store import Lock, Placement
 from llm_schema_registry.operations import ids
 from llm_schema_registry.operations.leases import PATIENCE_SECONDS, Lease
 from llm_schema_registry.operations.operation import OperationKind, Subject
@@ -17,6 +18,7 @@ from llm_schema_registry.operations.operations import Running
 from services.backup.domain import layout, manifest
 from services.backup.domain.compression import Compression
 from services.backup.domain.model import DatabaseFacts, EncryptionRecord, Kind, Level, Manifest, Verification
+from services.backup.domain.remarks import Tombstone
 from services.backup.domain.sealing import ALGORITHM, CHUNK_BYTES, DataKey
 from services.backup.ports import Snapshot, Source
 from services.backup.usecases.catalog import Listing
@@ -63,12 +65,13 @@ class BackupRules:
 
 @dataclass(slots=True)
 class _Attempt:
-    """One backup on its way. key: what it is sealed under, once that was made."""
+    """One backup on its way. key: what it is sealed under, once made. manifest_sha256: once it may be stored."""
 
     backup_id: str
     wanted: Wanted
     lease: Lease
     key: DataKey | None = None
+    manifest_sha256: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,10 +239,10 @@ class MakeBackup:
         content = manifest.encode(made, repository.signer)
         if attempt.wanted.pinned or attempt.wanted.kind is Kind.SAFETY:
             # Before the manifest: a backup that is to be pinned is never without.
-            with suppress(ObjectExists):
-                await repository.store.put(layout.pin(made.id), b"", if_absent=True)
+            await repository.catalog.remarks.pin(made.id)
         await repository.failpoints.reached("backup.before_commit")
         await attempt.lease.require()
+        attempt.manifest_sha256 = hashlib.sha256(content).digest()
         placement = self._wrapping(made.kind, None).placement
         await repository.store.put(
             layout.manifest(made.id), content, if_absent=True, placement=Placement("STANDARD", placement.lock)
@@ -253,6 +256,11 @@ class MakeBackup:
         key_ids = (attempt.key.id,) if attempt.key else ()
         with suppress(errors.Error, TimeoutError):
             async with asyncio.timeout(CLEANING_SECONDS):
+                if attempt.manifest_sha256 is not None:
+                    # Another process may have listed it, and named it in the manifest of its own backup.
+                    why = "its process lost the office while it was committed"
+                    tombstone = Tombstone(attempt.backup_id, attempt.manifest_sha256, why)
+                    await self._repository.catalog.remarks.bury(tombstone)
                 await remove_backup(self._repository, attempt.backup_id, key_ids)
 
 

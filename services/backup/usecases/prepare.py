@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from llm_schema_registry import errors
 from llm_schema_registry.objects.finishing import to_the_end
@@ -29,6 +29,7 @@ from services.backup.usecases.verify import differences
 
 PAGE = 1000
 PAGE_BYTES = 8 * 1024 * 1024
+KEEP = timedelta(hours=72)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +91,12 @@ class Prepare:
 
     kind = OperationKind.PREPARE_RESTORE
 
-    def __init__(self, repository: Repository, archive: Archive, places: Places, journal: Journal) -> None:
+    def __init__(
+        self, repository: Repository, archive: Archive, places: Places, journal: Journal, keep: timedelta = KEEP
+    ) -> None:
+        """keep: how long what was prepared waits to be activated."""
         self._repository = repository
+        self._keep = keep
         self.archive = archive
         self._places = places
         self._journal = journal
@@ -211,10 +216,12 @@ class Prepare:
             try:
                 restore = await self._journal.write(restore)
                 restore = await self._fill(restore, entry, way, running)
+                now = repository.clock.now()
                 await self._journal.write(
                     restore,
                     state=RestoreState.PREPARED,
-                    prepare_time=repository.clock.now(),
+                    prepare_time=now,
+                    keep_until=now + self._keep,
                     prepare_seconds=repository.clock.monotonic() - began,
                 )
             except BaseException as failure:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Set
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from llm_schema_registry import errors
-from llm_schema_registry.objects.store import Listed, ObjectExists
+from llm_schema_registry.objects.store import Listed
 from llm_schema_registry.operations import ids
 from llm_schema_registry.operations.leases import PATIENCE_SECONDS, Lease
 from services.backup.domain import layout, retention
 from services.backup.domain.forks import known_lines
 from services.backup.domain.model import Level
+from services.backup.domain.remarks import Tombstone
 from services.backup.domain.retention import Candidate, Plan, Policy
 from services.backup.usecases.archive import Archive
 from services.backup.usecases.catalog import Catalog, Entry, Listing
-from services.backup.usecases.remove import Removed, belongings, remove_backup
+from services.backup.usecases.remove import Removed, belongings, left_over, remove_backup
 from services.backup.usecases.repository import WRITING, Repository
 
 ORPHAN_AGE = timedelta(hours=24)
@@ -89,13 +89,15 @@ class Prune:
         repository = self._repository
         async with repository.leases.held(WRITING, patience_seconds=PATIENCE_SECONDS) as lease:
             outlook = await self._outlook(force=force)
-            buried = 0
-            for backup_id in outlook.plan.deletions:
+            buried = [each for each in outlook.plan.decisions if each.id in outlook.plan.deletions]
+            for decision in buried:
+                entry = outlook.listing.entry(decision.id)
+                assert entry is not None, "retention decides about backups of the listing"
                 await lease.require()
-                buried += await self._bury(backup_id, outlook.plan)
+                await self._bury(entry, decision.why)
             for backup_id in outlook.revived:
                 await lease.require()
-                await repository.store.delete(layout.tombstone(backup_id))
+                await repository.catalog.remarks.dig_out(backup_id)
             deleted = 0
             for entry in outlook.over:
                 deleted += await self._delete(entry, lease)
@@ -107,8 +109,10 @@ class Prune:
                 await repository.failpoints.reached("prune.segment_gone")
             listing = await repository.catalog.listing()
             await self._sweep(listing, lease)
+            # Who listed the backups before they went still needs the tombstones that those referred to.
+            await self._sweep_tombstones(listing, outlook.listing.referred | listing.referred, lease)
             await repository.catalog.write()
-        return Pruned(outlook.plan, len(segments), outlook.stored_bytes, buried, deleted)
+        return Pruned(outlook.plan, len(segments), outlook.stored_bytes, len(buried), deleted)
 
     async def delete(self, backup_id: str, *, dry_run: bool) -> Removed:
         """Deletes one backup that somebody names, at once. Raises as DeleteBackup says."""
@@ -119,9 +123,9 @@ class Prune:
         async with repository.leases.held(WRITING, patience_seconds=PATIENCE_SECONDS) as lease:
             entry = await self._deletable(backup_id)
             await lease.require()
-            if entry is not None:
+            if entry is not None and not entry.buried:
                 # So that a repeat, or the next prune, finishes what is begun here.
-                await self._bury_for(backup_id, {"cause": "somebody asked for it"})
+                await self._bury(entry, "somebody asked for it")
             removed = await remove_backup(repository, backup_id, _key_ids(entry) if entry else ())
             await repository.catalog.write()
         return removed
@@ -135,7 +139,10 @@ class Prune:
         try:
             entry = await catalog.get(backup_id)
         except errors.BackupNotFound:
-            if ids.is_id(backup_id) and await self._repository.store.head(layout.tombstone(backup_id)) is not None:
+            store = self._repository.store
+            if not ids.is_id(backup_id) or await store.head(layout.tombstone(backup_id)) is None:
+                raise
+            if await left_over(self._repository, backup_id):
                 return None
             raise
         self._require_deletable(entry, await catalog.listing())
@@ -170,6 +177,7 @@ class Prune:
         over = [] if plan.blocked else [entry for entry in going if entry.buried and entry.buried <= before]
         size = sum(entry.manifest.stored_bytes for entry in going)
         return _Outlook(
+            listing=listing,
             plan=plan,
             over=tuple(over),
             revived=tuple(entry.id for entry in buried if entry.id in kept),
@@ -190,20 +198,9 @@ class Prune:
         ]
         return replace(plan, decisions=tuple(spared))
 
-    async def _bury(self, backup_id: str, plan: Plan) -> int:
-        decision = next(each for each in plan.decisions if each.id == backup_id)
-        return await self._bury_for(backup_id, {"cause": decision.why, "plan": plan.digest})
-
-    async def _bury_for(self, backup_id: str, note: Mapping[str, str]) -> int:
-        told = {"backup_id": backup_id, **note}
-        try:
-            await self._repository.store.put(
-                layout.tombstone(backup_id), json.dumps(told, sort_keys=True).encode(), if_absent=True
-            )
-        except ObjectExists:
-            return 0
+    async def _bury(self, entry: Entry, why: str) -> None:
+        await self._repository.catalog.remarks.bury(Tombstone(entry.id, entry.sha256, why))
         await self._repository.failpoints.reached("prune.buried")
-        return 1
 
     async def _delete(self, entry: Entry, lease: Lease) -> int:
         """Deletes a backup whose grace is over; 0 when it has to stay a while longer."""
@@ -252,9 +249,8 @@ class Prune:
         objects = {id_: time async for each in store.list(layout.BACKUPS) for id_, time in _owner(each)}
         alone = {backup_id for backup_id, time in objects.items() if time < before and backup_id not in kept}
         # A deletion that ended between the manifest and the data left a tombstone without a manifest.
-        async for each in store.list(layout.TOMBSTONES):
-            backup_id = layout.tombstone_of(each.key)
-            if backup_id and backup_id not in kept:
+        for backup_id in await self._tombstones() - kept:
+            if backup_id in objects or await left_over(self._repository, backup_id):
                 alone.add(backup_id)
         for backup_id in sorted(alone):
             if await store.head(layout.manifest(backup_id)) is None:
@@ -263,6 +259,25 @@ class Prune:
                     await remove_backup(self._repository, backup_id)
         await self._sweep_keys(listing, set(objects) - alone, lease)
         await store.sweep("", before)
+
+    async def _tombstones(self) -> set[str]:
+        """Ids of all backups with a tombstone, trusted or not."""
+        found = {layout.tombstone_of(each.key) async for each in self._repository.store.list(layout.TOMBSTONES)}
+        return {each for each in found if each}
+
+    async def _sweep_tombstones(self, listing: Listing, referred: Set[bytes], lease: Lease) -> None:
+        """Removes tombstones of backups of which nothing is left, once no manifest refers to theirs.
+
+        So there are never more of them than backups, and those that are being deleted.
+        """
+        if listing.untrusted:
+            return  # What they refer to is not known.
+        digests = {each.backup_id: each.manifest_sha256 for each in listing.tombstones}
+        for backup_id in sorted(await self._tombstones() - {entry.id for entry in listing.entries}):
+            if digests.get(backup_id) in referred or await left_over(self._repository, backup_id):
+                continue
+            await lease.require()
+            await self._repository.catalog.remarks.dig_out(backup_id)
 
     async def _sweep_keys(self, listing: Listing, present: Set[str], lease: Lease) -> None:
         """Removes data keys of backups of which nothing is left. present: ids of those with any object."""
@@ -288,6 +303,7 @@ class Prune:
 class _Outlook:
     """What a prune does. over: buried ones whose grace is over. revived: ids of buried ones that are kept after all."""
 
+    listing: Listing
     plan: Plan
     over: tuple[Entry, ...]
     revived: tuple[str, ...]

@@ -20,15 +20,28 @@ class Removed:
 
 
 async def belongings(repository: Repository, backup_id: str) -> Removed:
-    """All objects of a backup, its manifest first, what is said about it last. The data key is not among them."""
+    """All objects of a backup, its manifest first, what is said about it last.
+
+    The data key is not among them, and neither is the tombstone, which says for a while longer that it was deleted.
+    """
     data, size = [], 0
     async for each in repository.store.list(layout.backup(backup_id)):
         if each.key != layout.manifest(backup_id):
             data.append(each.key)
             size += each.size_bytes
     evidence = [each.key async for each in repository.store.list(layout.verifications(backup_id))]
-    keys = [layout.manifest(backup_id), *data, *evidence, layout.pin(backup_id), layout.tombstone(backup_id)]
+    keys = [layout.manifest(backup_id), *data, *evidence, layout.pin(backup_id)]
     return Removed(tuple(keys), size)
+
+
+async def left_over(repository: Repository, backup_id: str) -> bool:
+    """Whether any object of a backup is left, its tombstone and key not counted."""
+    if await repository.store.head(layout.pin(backup_id)) is not None:
+        return True
+    for prefix in (layout.backup(backup_id), layout.verifications(backup_id)):
+        async for _ in repository.store.list(prefix):
+            return True
+    return False
 
 
 async def remove_backup(repository: Repository, backup_id: str, key_ids: Sequence[str] = ()) -> Removed:

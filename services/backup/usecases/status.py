@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from llm_schema_registry import errors
@@ -11,10 +11,13 @@ from llm_schema_registry.objects.store import Capabilities, ObjectStore
 from services.backup.domain.model import Head, Level
 from services.backup.ports import Source
 from services.backup.usecases.archive import Archive, Heartbeat
+from services.backup.usecases.audit import ArchiveAudit
 from services.backup.usecases.catalog import Catalog, Listing
 from services.backup.usecases.ship import Ship
 
 ASK_SECONDS = 5.0
+PROBLEMS_MAX = 3
+"""Of a store, told in its status; the listing tells all."""
 ONE_REPLICA = (
     "The store does not honour conditional writes, so two processes could both believe that they hold an office: run"
     " one replica of the backup service only, or use a store that honours If-Match and If-None-Match."
@@ -23,7 +26,10 @@ ONE_REPLICA = (
 
 @dataclass(frozen=True, slots=True)
 class ArchiveStatus:
-    """What the archive holds. live: None without the database. lag_seconds: what its loss would cost now."""
+    """What the archive holds. live: None without the database. lag_seconds: what its loss would cost now.
+
+    audited: when all of it was read again last, None for never. breaks: what is broken in it, in words.
+    """
 
     heartbeat: Heartbeat | None
     live: Head | None
@@ -33,17 +39,25 @@ class ArchiveStatus:
     segments: int
     stored_bytes: int
     problem: str
+    audited: datetime | None
+    breaks: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class StoreStatus:
-    """A store: what it can do, None when that could not be found out, and the newest backup in it."""
+    """A store: what it can do, None when that could not be found out, and what is newest in it.
+
+    newest, verified: ids of the newest backup, and of the newest one that was read in full in this very store and found
+    right (V3); empty for none. verified_time: when it was.
+    """
 
     name: str
     location: str
-    capabilities: Capabilities | None
-    newest: str
-    problem: str
+    capabilities: Capabilities | None = None
+    newest: str = ""
+    verified: str = ""
+    verified_time: datetime | None = None
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +73,12 @@ class NamedStore:
 class Status:
     """Tells how things are."""
 
-    def __init__(self, source: Source, archive: Archive, catalog: Catalog, ship: Ship | None) -> None:
+    def __init__(
+        self, source: Source, archive: Archive, catalog: Catalog, ship: Ship | None, audit: ArchiveAudit
+    ) -> None:
         self._source = source
         self._archive = archive
+        self._audit = audit
         self._catalog = catalog
         self._ship = ship
 
@@ -69,6 +86,7 @@ class Status:
         """How the archive is. Raises errors.ObjectStoreUnavailable."""
         listing, beat = await asyncio.gather(self._catalog.listing(), self._archive.heartbeat())
         segments, stored_bytes = await self._archive.size()
+        audited = await self._audit.known()
         live = await self._live()
         return ArchiveStatus(
             heartbeat=beat,
@@ -79,23 +97,22 @@ class Status:
             segments=segments,
             stored_bytes=stored_bytes,
             problem=self._ship.state.problem if self._ship else "",
+            audited=audited.ended if audited else None,
+            breaks=tuple(str(each) for each in audited.breaks) if audited else (),
         )
 
     async def store(self, named: NamedStore) -> StoreStatus:
         """How a store is. What is wrong with it is part of the answer."""
-        capabilities, newest, problem = None, "", ""
+        status = StoreStatus(named.name, named.location)
         try:
             async with asyncio.timeout(ASK_SECONDS):
-                capabilities = await named.store.probe()
-                entries = (await named.catalog.listing()).entries
-                newest = entries[0].id if entries else ""
-            if not capabilities.conditional_writes:
-                problem = ONE_REPLICA
+                status = replace(status, capabilities=await named.store.probe())
+                return _with_backups(status, await named.catalog.listing())
         except errors.Error as failed:
             problem = failed.message
         except TimeoutError:
             problem = f"the store did not answer within {ASK_SECONDS:g} s"
-        return StoreStatus(named.name, named.location, capabilities, newest, problem)
+        return replace(status, problem=problem)
 
     async def _live(self) -> Head | None:
         try:
@@ -121,6 +138,23 @@ class Status:
         # By the store's clock, as the heartbeat is.
         now = await self._archive.now()
         return max(0.0, (now - pending[0].time).total_seconds()) if pending else 0.0
+
+
+def _with_backups(status: StoreStatus, listing: Listing) -> StoreStatus:
+    """The status with what is in the store, and what is wrong with that."""
+    problems = [] if status.capabilities is None or status.capabilities.conditional_writes else [ONE_REPLICA]
+    damaged = [entry.id for entry in listing.entries if entry.evidence and not entry.evidence[0].passed]
+    problems += [f"backup {backup_id} was found damaged when it was verified last" for backup_id in damaged]
+    problems += listing.problems
+    more = f"; and {len(problems) - PROBLEMS_MAX} more" if len(problems) > PROBLEMS_MAX else ""
+    verified = next((entry for entry in listing.entries if entry.level >= Level.V3), None)
+    return replace(
+        status,
+        newest=listing.entries[0].id if listing.entries else "",
+        verified=verified.id if verified else "",
+        verified_time=verified.verified_time if verified else None,
+        problem="; ".join(problems[:PROBLEMS_MAX]) + more,
+    )
 
 
 def _first(listing: Listing) -> datetime | None:

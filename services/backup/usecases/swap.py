@@ -384,14 +384,18 @@ class Swap:
         """Drops what a restore keeps beside the live database. Raises as ReleaseRestore says."""
         async with self._repository.leases.held(RESTORING, patience_seconds=RELEASE_PATIENCE_SECONDS):
             restore = await self.journal.get(restore_id)
-            if restore.state in UNFINISHED or restore.state is RestoreState.PREPARING:
-                raise _wrong_state(restore, "released", *_RELEASABLE)
-            for name in (restore.scratch, restore.aside):
-                if name:
-                    await self._places.drop(name)
-            if restore.state is RestoreState.RELEASED:
-                return restore
-            return await self.journal.write(restore, state=RestoreState.RELEASED)
+            return await self._release(restore, restore.problem)
+
+    async def _release(self, restore: Restore, problem: str) -> Restore:
+        """As `release`, in the office of restores. problem: why, where nobody asked for it."""
+        if restore.state in UNFINISHED or restore.state is RestoreState.PREPARING:
+            raise _wrong_state(restore, "released", *_RELEASABLE)
+        for name in (restore.scratch, restore.aside):
+            if name:
+                await self._places.drop(name)
+        if restore.state is RestoreState.RELEASED:
+            return restore
+        return await self.journal.write(restore, state=RestoreState.RELEASED, problem=problem)
 
     # By itself
 
@@ -420,13 +424,17 @@ class Swap:
         return Subject("restore", restore_id)
 
     async def release_old(self) -> list[str]:
-        """Releases what was kept for its whole time, and returns the ids."""
+        """Releases what was kept for its whole time, and returns the ids. One that others work on meanwhile stays."""
         now = self._repository.clock.now()
         kept = [each for each in await self.journal.list() if each.state in KEEPING]
-        over = [each.id for each in kept if each.keep_until is not None and each.keep_until < now]
-        for restore_id in over:
-            await self.release(restore_id)
-        return over
+        over = [each for each in kept if each.keep_until is not None and each.keep_until < now]
+        released = []
+        for seen in over:
+            async with self._repository.leases.held(RESTORING, patience_seconds=RELEASE_PATIENCE_SECONDS):
+                if await self.journal.get(seen.id) == seen:
+                    await self._release(seen, _expired(seen))
+                    released.append(seen.id)
+        return released
 
     # Numbers
 
@@ -463,6 +471,13 @@ class Swap:
 def _fork(line: Epoch) -> Place:
     """Where a line leaves the one before."""
     return Place(line.parent or line.id, line.fork_position)
+
+
+def _expired(restore: Restore) -> str:
+    """Why a restore is released by itself."""
+    if restore.state is RestoreState.PREPARED:
+        return f"it was not activated by {restore.keep_until:%Y-%m-%d %H:%M UTC}, until when it was kept"
+    return restore.problem
 
 
 def _unread(survey: Survey, place: Place) -> errors.LossWindowChanged:

@@ -32,15 +32,21 @@ class Verify:
 
     kind = OperationKind.VERIFY
 
-    def __init__(self, repository: Repository, dump_check: DumpCheck, places: Places) -> None:
+    def __init__(self, repository: Repository, dump_check: DumpCheck, places: Places, store_name: str = "") -> None:
+        """store_name: of a store that is not the first, for the steps of operations."""
+        self._where = f" in the {store_name} store" if store_name else ""
         self._repository = repository
         self._dump_check = dump_check
         self._places = places
         self._reader = DumpReader(repository.store, repository.keys)
 
+    def at(self, repository: Repository, store_name: str) -> Verify:
+        """Verifies the backups of another repository, by the same means."""
+        return Verify(repository, self._dump_check, self._places, store_name)
+
     async def run(self, backup_id: str, level: Level, running: Running) -> Subject:
         """Verifies, and returns the key of the record. Raises as `verify` does."""
-        async with running.step(f"verify V{int(level)}") as say:
+        async with running.step(f"verify V{int(level)}{self._where}") as say:
             verification = await self.verify(backup_id, level, running)
             say("all is right" if verification.passed else verification.problems[0])
         return Subject("verification", await self._repository.catalog.record(verification))

@@ -233,7 +233,8 @@ async def schedules(session: Session, options: Nothing) -> ExitCode:
 async def archive(session: Session, options: Nothing) -> ExitCode:
     """Shows the archive of changes: its lag behind the database, and the times that a restore can go to.
 
-    Status 1 when nothing is archived at the moment though it should be. As JSON: GetArchiveStatusResponse.
+    Status 1 when nothing is archived at the moment though it should be, or when the archive is broken somewhere. As
+    JSON: GetArchiveStatusResponse.
     """
     from llm_schema_registry.cli import backup_read
 

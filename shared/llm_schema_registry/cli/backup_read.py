@@ -78,7 +78,7 @@ async def schedules(session: Session, options: Nothing) -> ExitCode:
 
 
 async def archive(session: Session, options: Nothing) -> ExitCode:
-    """Writes how the archive is. REFUSED when it has a problem."""
+    """Writes how the archive is. REFUSED when it has a problem, or is broken somewhere."""
     del options
     async with session.connection.backup() as backup:
         answer = await backup.call(backup.backups.GetArchiveStatus, pb.GetArchiveStatusRequest())
@@ -86,7 +86,7 @@ async def archive(session: Session, options: Nothing) -> ExitCode:
         session.output.document(as_document(answer))
     else:
         _tell_archive(session.output, answer.status)
-    return ExitCode.REFUSED if answer.status.problem else ExitCode.FINE
+    return ExitCode.REFUSED if answer.status.problem or answer.status.breaks else ExitCode.FINE
 
 
 async def stores(session: Session, options: Nothing) -> ExitCode:
@@ -97,7 +97,17 @@ async def stores(session: Session, options: Nothing) -> ExitCode:
     if session.output.json:
         session.output.document(as_document(answer))
     else:
-        columns = ("store", "location", "checksums", "conditional", "lock", "encryption", "newest", "problem")
+        columns = (
+            "store",
+            "location",
+            "checksums",
+            "conditional",
+            "lock",
+            "encryption",
+            "newest",
+            "verified",
+            "problem",
+        )
         session.output.table(
             columns,
             (
@@ -109,6 +119,7 @@ async def stores(session: Session, options: Nothing) -> ExitCode:
                     yes(one.object_lock),
                     one.encryption,
                     one.newest_backup_id,
+                    one.newest_verified_backup_id,
                     one.problem,
                 )
                 for one in answer.stores
@@ -131,6 +142,8 @@ def _tell_archive(output: Output, status: backup_pb2.ArchiveStatus) -> None:
             ("heartbeat", moment(status.heartbeat_time)),
             ("segments", f"{status.segments}, {size(status.stored_bytes)}"),
             ("schema ids", f"up to {status.schema_id_high}"),
+            ("audited", moment(status.audit_time) or "not yet"),
             ("problem", status.problem),
+            *(("broken", one) for one in status.breaks),
         ]
     )

@@ -453,12 +453,16 @@ async def test_the_server_is_asked_over_the_maintenance_database(
     assert live in there
 
 
-@pytest.mark.option("restore.keep_hours", "restore.schema_id_margin")
+@pytest.mark.option("restore.keep_hours", "restore.prepared_keep_hours", "restore.schema_id_margin")
 async def test_a_swap_keeps_the_old_one_and_passes_ids_over(
     assemble_backup: AssembleBackup, migrated_database_url: str
 ) -> None:
-    """The replaced database is kept for so many hours, and so many ids beside the known ones are passed over."""
-    options: dict[str, Any] = {"restore__keep_hours": 7, "restore__schema_id_margin": 12_345}
+    """What is prepared or replaced is kept for so many hours, and so many ids beside the known ones are passed over."""
+    options: dict[str, Any] = {
+        "restore__keep_hours": 7,
+        "restore__prepared_keep_hours": 5,
+        "restore__schema_id_margin": 12_345,
+    }
 
     async with assemble_backup(migrated_database_url, **options) as parts:
         await make(parts)
@@ -469,10 +473,14 @@ async def test_a_swap_keeps_the_old_one_and_passes_ids_over(
             OperationKind.PREPARE_RESTORE,
             lambda running: parts.prepare.run(restore_id, Latest(), Level.V0, running),
         )
+        prepared = await parts.journal.get(restore_id)
         await done(parts, OperationKind.ACTIVATE_RESTORE, lambda running: parts.swap.activate(restore_id, "", running))
         restore = await parts.journal.get(restore_id)
         await parts.swap.release(restore_id)
 
+    assert prepared.keep_until is not None
+    assert prepared.prepare_time is not None
+    assert prepared.keep_until - prepared.prepare_time == timedelta(hours=5)
     assert restore.keep_until is not None
     assert restore.activate_time is not None
     assert restore.keep_until - restore.activate_time == timedelta(hours=7)

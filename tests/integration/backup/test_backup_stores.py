@@ -13,6 +13,7 @@ from llm_schema_registry.objects.directory import machine_clock
 from llm_schema_registry.objects.s3 import open_s3
 from llm_schema_registry.objects.store import ObjectStore
 from services.backup.domain.model import Kind, Level
+from services.backup.usecases.audit import ArchiveAudit
 from services.backup.usecases.make_backup import BackupRules
 from tests.backup_parts import HandClock, Parts, make_parts
 from tests.fix_fault_table import FaultTable
@@ -46,10 +47,17 @@ async def test_a_backup_from_its_making_to_its_end(
         async with parts.repository.leases.held("archive") as lease:
             await parts.ship._begin()
             await parts.ship.step(lease)
+        audit = ArchiveAudit(parts.repository, parts.archive)
+        breaks = await audit.round()
+        known = await ArchiveAudit(parts.repository, parts.archive).known()
+        size = await parts.archive.size()
         pruned = await parts.prune.apply()
         listing, problems = await parts.repository.catalog.rebuild()
 
     assert made.level is Level.V3
+    assert known == audit.state
+    assert known is not None
+    assert (breaks, known.resting, known.segments, size[0]) == ([], True, 1, 1)
     assert [entry.id for entry in listing.entries] == [made.id]
     assert problems == []
     assert (pruned.buried, pruned.deleted, pruned.segments) == (0, 0, 0)

@@ -19,6 +19,7 @@ from services.backup.adapters.recipients import generate_key_file, generate_sign
 from services.backup.assembly import Assembly
 from services.backup.domain import layout, manifest
 from services.backup.domain.model import Kind, Level, Manifest, ObjectRecord, PartRecord, Verification
+from services.backup.domain.remarks import Tombstone
 from services.backup.settings import BackupServiceSettings
 from tests.backup_parts import HandClock, MemoryRegistry
 from tests.fix_backup import AssembleBackup, backup_environment
@@ -96,7 +97,8 @@ async def test_what_was_buried_is_deleted_after_the_grace(
     options = {"backup__keep_hourly": 1, "backup__keep_daily": 0, "backup__keep_monthly": 0}
     async with some_history(assemble_backup, **options, backup__delete_grace_hours=grace_hours) as parts:
         (buried, *_) = (await parts.prune.plan(force=True)).plan.deletions
-        await parts.repository.store.put(layout.tombstone(buried), b"{}")
+        entry = await parts.repository.catalog.get(buried)
+        await parts.repository.catalog.remarks.bury(Tombstone(buried, entry.sha256, "of the test"))
         age(tmp_path / "store" / layout.tombstone(buried), timedelta(hours=30))
 
         await parts.prune.apply(force=True)

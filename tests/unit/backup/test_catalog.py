@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from llm_schema_registry import errors
-from services.backup.domain import layout
+from services.backup.domain import layout, remarks
 from services.backup.domain.documents import Signer, encode_signed
 from services.backup.domain.model import Kind, Level, Verification
-from services.backup.usecases.catalog import Entry, Evidence
+from services.backup.domain.remarks import Tombstone
+from services.backup.usecases.catalog import Entry
 from services.backup.usecases.make_backup import BackupRules
+from services.backup.usecases.remarks import Evidence
 from tests.backup_parts import NOON, Parts, again, make_parts
 from tests.fix_fault_table import FaultTable
 from tests.object_faults import Flip, Raise, RaiseAfter
@@ -91,7 +93,7 @@ async def test_a_manifest_that_was_read_wrong_once_is_read_again(parts: Parts) -
     """What a store returned wrongly in one answer is no damage for ever."""
     made = await parts.backup()
     process = again(parts)
-    process.plan.add("get", Flip(50))
+    process.plan.add("get", None, Flip(50))
 
     first = await process.repository.catalog.listing()
     second = await process.repository.catalog.listing()
@@ -231,7 +233,7 @@ async def test_pins_come_and_go(parts: Parts) -> None:
 
 
 async def test_a_damaged_record_of_a_verification_hides_no_other(parts: Parts) -> None:
-    """Evidence that cannot be read tells what its name tells."""
+    """Evidence that cannot be read does not count, and the rest does."""
     made = await parts.backup()
     parts.clock.move(minutes=1)
     await parts.look(made.id)
@@ -240,9 +242,144 @@ async def test_a_damaged_record_of_a_verification_hides_no_other(parts: Parts) -
 
     found = await parts.repository.catalog.verifications(made.id)
 
-    assert [(each.level, each.passed) for each in found] == [(Level.V3, True), (Level.V2, True)]
+    assert [(each.level, each.passed) for each in found] == [(Level.V2, True)]
+    assert (await parts.repository.catalog.get(made.id)).level is Level.V2
+    assert keys[-1] in (await parts.repository.catalog.listing()).problems[0]
     with pytest.raises(errors.BackupDamaged, match=keys[-1]):
         await parts.repository.catalog.verification(keys[-1])
+
+
+async def test_evidence_that_was_read_wrong_once_is_read_again(parts: Parts) -> None:
+    """What a store returned wrongly in one answer takes no level away for ever."""
+    made = await parts.backup()
+    process = again(parts)
+    process.plan.add("get", Flip(50))
+
+    first = await process.repository.catalog.listing()
+    second = await process.repository.catalog.listing()
+
+    assert first.entries[0].level is Level.V0
+    assert (second.entries[0].level, second.problems) == (Level.V2, ())
+    assert second.entries[0].id == made.id
+
+
+@pytest.mark.parametrize("remark", ["verification", "pin", "tombstone"])
+@pytest.mark.parametrize("forgery", ["unsigned", "of an unknown key", "of another backup"])
+async def test_what_nobody_signed_who_is_trusted_does_not_count(parts: Parts, remark: str, forgery: str) -> None:
+    """T11: a forged verification proves nothing, a forged pin keeps nothing, a forged tombstone buries nothing.
+
+    Each is told, and the real one takes its place.
+    """
+    made, other = await parts.backup(), await parts.backup()
+    stranger = parts.repository.signer if forgery == "of another backup" else Signer.of(b"x" * 32)
+    about = other.id if forgery == "of another backup" else made.id
+    forged = {
+        "verification": (
+            layout.verification(made.id, Level.V3, NOON, passed=True),
+            remarks.encode_verification(Verification(about, Level.V3, NOON, (), 1.0), stranger),
+        ),
+        "pin": (layout.pin(made.id), remarks.encode_pin(about, stranger)),
+        "tombstone": (
+            layout.tombstone(made.id),
+            remarks.encode_tombstone(Tombstone(about, made.sha256, "forged"), stranger),
+        ),
+    }
+    key, content = forged[remark]
+    await parts.store.put(key, b"{}" if forgery == "unsigned" else content)
+
+    listing = await parts.repository.catalog.listing()
+    entry = listing.entry(made.id)
+    assert entry is not None
+    assert (entry.level, entry.pinned, entry.buried) == (Level.V2, False, None)
+    assert entry == await parts.repository.catalog.get(made.id)
+    assert [problem.startswith(f"{key} does not count") for problem in listing.problems] == [True]
+
+    await parts.repository.catalog.record(Verification(made.id, Level.V3, NOON, (), 1.0))
+    await parts.repository.catalog.pin(made.id, pinned=True)
+    await parts.repository.catalog.remarks.bury(Tombstone(made.id, made.sha256, "real"))
+    entry = await parts.repository.catalog.get(made.id)
+    assert (entry.level, entry.pinned, entry.buried) == (Level.V3, True, parts.clock.now())
+    assert (await parts.repository.catalog.listing()).problems == ()
+
+
+async def test_remarks_of_a_key_that_is_trusted_count(parts: Parts) -> None:
+    """After the signing key was changed, what the one before said still holds where that one is trusted."""
+    made = await parts.proven(pinned=True)
+    successor = again(parts, seed=b"y" * 32, trusted=[parts.repository.signer.verifier])
+
+    entry = await successor.repository.catalog.get(made.id)
+
+    assert (entry.level, entry.pinned) == (Level.V3, True)
+
+
+# The chain
+
+
+async def _take(parts: Parts, backup_id: str) -> None:
+    """Removes all of a backup behind the service's back."""
+    for prefix in (layout.backup(backup_id), layout.verifications(backup_id), layout.pin(backup_id)):
+        for key in await parts.keys(prefix):
+            await parts.store.delete(key)
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+async def test_a_backup_that_was_taken_out_silently_is_missed(
+    parts: Parts, victim: int, fault_table: FaultTable
+) -> None:
+    """T11: what was removed from the middle, or from the beginning, without a tombstone is told, with its digest."""
+    made = [await parts.backup() for _ in range(3)]
+    await _take(parts, made[victim].id)
+
+    listing = await again(parts).repository.catalog.listing()
+    _, rebuilt = await again(parts).repository.catalog.rebuild()
+
+    assert len(listing.problems) == 1
+    assert made[victim].sha256.hex() in listing.problems[0]
+    assert f"{made[victim + 1].id} is gone too" in listing.problems[0]
+    assert rebuilt == list(listing.problems)
+    fault_table("T11", f"backup {victim + 1} of 3 removed without a tombstone", "told by listing and rebuild")
+
+
+async def test_a_backup_that_was_deleted_in_order_is_not_missed(parts: Parts) -> None:
+    """A tombstone that is signed says so; one that is not hides nothing."""
+    made = [await parts.backup() for _ in range(3)]
+    await parts.prune.delete(made[1].id, dry_run=False)
+
+    assert (await again(parts).repository.catalog.listing()).problems == ()
+
+    await parts.store.put(layout.tombstone(made[1].id), b"{}")
+    told = (await again(parts).repository.catalog.listing()).problems
+    assert [made[1].sha256.hex() in problem for problem in told] == [True, False]
+
+
+async def test_what_follows_a_damaged_manifest_is_not_missed(parts: Parts) -> None:
+    """A manifest that cannot be read is one problem, not two."""
+    made = [await parts.backup() for _ in range(3)]
+    parts.flip(layout.manifest(made[1].id), 40)
+
+    problems = (await again(parts).repository.catalog.listing()).problems
+
+    assert [layout.manifest(made[1].id) in problem for problem in problems] == [True]
+
+
+async def test_a_backup_that_was_taken_back_is_not_missed(parts: Parts, fault_table: FaultTable) -> None:
+    """T17: one that another process saw, before its own process took it back, leaves a tombstone."""
+    process = again(parts)
+
+    class Sleep:
+        async def reached(self, name: str) -> None:
+            if name == "backup.committed":
+                parts.clock.move(seconds=45)
+                await process.backup()
+
+    with pytest.raises(errors.LeaseLost):
+        await again(parts, failpoints=Sleep(), owner="process-c").backup()
+
+    listing = await again(parts).repository.catalog.listing()
+    assert len(listing.entries) == 1
+    assert listing.entries[0].manifest.previous_sha256 is not None
+    assert listing.problems == ()
+    fault_table("T17", "taken back after another backup named it", "a tombstone says so, no problem")
 
 
 async def test_evidence_of_a_failure_is_kept(parts: Parts) -> None:

@@ -53,7 +53,7 @@ def stores(tmp_path: Path) -> Stores:
 
 
 async def test_the_copy_alone_is_enough(stores: Stores, fault_table: FaultTable) -> None:
-    """Backups, keys, archive, evidence and pins are there: V3 passes in the copy alone."""
+    """Backups, keys, archive and pins are there, and V3 passes in the copy alone: its evidence is its own."""
     await stores.ship(0)
     made = await stores.parts.proven(pinned=True)
     await stores.copying.round()
@@ -63,8 +63,9 @@ async def test_the_copy_alone_is_enough(stores: Stores, fault_table: FaultTable)
 
     assert stores.copying.state.complete == {made.id}
     assert not stores.copying.state.problem
-    assert (entry.level, entry.pinned) == (Level.V3, True)
+    assert (entry.level, entry.pinned) == (Level.V0, True)
     assert (await there.look(made.id)).passed
+    assert (await there.repository.catalog.get(made.id)).level is Level.V3
     assert len(await there.archive.spans()) == 1
     fault_table("T31", "first store lost, the copy alone", "V3 passes in the copy")
 
@@ -225,3 +226,16 @@ async def test_segments_of_a_new_epoch_and_of_an_old_one_are_copied(stores: Stor
     await stores.copying.round()
 
     assert {layout.segment(2, 5, 5), layout.segment(1, 3, 4)} <= set(await stores.keys())
+
+
+async def test_what_was_deleted_before_it_was_copied_is_not_missed_in_the_copy(stores: Stores) -> None:
+    """A tombstone in the first store speaks for the copy too, where the backup never came to it."""
+    parts = stores.parts
+    made = [await parts.backup() for _ in range(3)]
+    await parts.prune.delete(made[1].id, dry_run=False)
+
+    await stores.copying.round()
+
+    there = await stores.there().repository.catalog.listing()
+    assert [entry.id for entry in there.entries] == [made[2].id, made[0].id]
+    assert there.problems == ()

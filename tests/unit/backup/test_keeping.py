@@ -16,11 +16,16 @@ from llm_schema_registry import errors
 from llm_schema_registry.operations.leases import LeaseTimes
 from llm_schema_registry.operations.operations import Operations
 from services.backup.adapters.recipients import system_dice
+from services.backup.domain import layout
 from services.backup.domain.model import Kind, Level
 from services.backup.domain.schedules import Schedule
 from services.backup.usecases import keeping as module
-from services.backup.usecases.catalog import Entry, Evidence, Listing
-from services.backup.usecases.keeping import Hands, Keeping, Plans
+from services.backup.usecases.audit import ArchiveAudit
+from services.backup.usecases.catalog import Entry, Listing
+from services.backup.usecases.copying import Copying
+from services.backup.usecases.keeping import Hands, Keeping, Plans, SecondHands
+from services.backup.usecases.remarks import Evidence
+from services.backup.usecases.status import NamedStore, Status
 from tests.backup_parts import NOON, Parts, again, make_parts
 from tests.fix_fault_table import FaultTable
 from tests.object_faults import Raise
@@ -46,9 +51,11 @@ async def nothing(*_: object) -> list[Any]:
 def keep(parts: Parts, *schedules: Schedule, **changes: Any) -> Keeping:
     """The chores of a process. Restores and drills have nothing to do."""
     operations = Operations(parts.store, parts.clock, system_dice, "here", lambda *_, **__: None)
-    swap: Any = SimpleNamespace(unfinished=nothing, release_old=nothing, prepare=SimpleNamespace(sweep=nothing))
+    swap: Any = SimpleNamespace(release_old=nothing, prepare=SimpleNamespace(sweep=nothing))
     drill: Any = changes.get("drill")
-    hands = Hands(operations, parts.make, parts.verify, drill, parts.prune, swap, None)
+    audit = ArchiveAudit(parts.repository, parts.archive)
+    second = changes.get("second")
+    hands = Hands(operations, parts.make, parts.verify, drill, parts.prune, swap, audit, second)
     plans = Plans(schedules, None, changes.get("enabled", True))
 
     def report(event: str, **facts: object) -> None:
@@ -226,10 +233,10 @@ async def test_a_defect_of_a_chore_ends_nothing(parts: Parts, monkeypatch: pytes
         raise KeyError("of the test")
 
     keeping = keep(parts, HOURLY)
-    keeping._hands.swap.unfinished = defect  # type: ignore[method-assign]
+    keeping._hands.swap.release_old = defect  # type: ignore[method-assign]
 
     async def made() -> bool:
-        return bool(await parts.ids()) and "unfinished restores" in keeping.state.problems
+        return bool(await parts.ids()) and "kept databases" in keeping.state.problems
 
     await _runs(keeping, made)
 
@@ -291,9 +298,54 @@ async def test_failures_are_told_once_and_tried_ever_less_often(
     assert sum("chore failed" in each for each in parts.reported) == 1
 
 
+async def test_copies_are_read_in_the_second_store(parts: Parts, tmp_path: Path) -> None:
+    """A copy is verified there, to V3, with evidence of its own; one that rots there is found within a week, and told
+    as that store's, while the first one's stays good."""
+    made = await parts.proven(Kind.DAILY)
+    there = again(parts, store_folder=tmp_path / "second")
+    copying = Copying(parts.repository, there.store)
+    second = SecondHands(copying, parts.verify.at(there.repository, "second"), there.prune)
+    keeping = keep(parts, HOURLY, second=second)
+    store = NamedStore("second", "of the test", there.store, copying.catalog)
+    status = Status(parts.registry, parts.archive, parts.repository.catalog, None, keeping._hands.audit)
+
+    await keeping.copy()
+    copied = await copying.catalog.get(made.id)
+    for _ in range(2):
+        await keeping.verify_copy_due()
+    good = await status.store(store)
+    (there.folder / made.manifest.objects[0].key).write_bytes(b"\0" * made.manifest.objects[0].size_bytes)
+    parts.clock.move(days=8)
+    await keeping.copy()
+    await keeping.verify_copy_due()
+    bad = await status.store(store)
+
+    assert copied.level is Level.V0
+    assert (good.newest, good.verified, good.verified_time, good.problem) == (made.id, made.id, NOON, "")
+    assert (bad.newest, bad.verified) == (made.id, "")
+    assert f"backup {made.id} was found damaged" in bad.problem
+    assert (await parts.repository.catalog.get(made.id)).level is Level.V3
+
+
+async def test_a_broken_archive_is_told_once(parts: Parts) -> None:
+    """The chore reads the archive's chain, and what it finds is reported when it is new."""
+    async with parts.repository.leases.held("archive") as lease:
+        await parts.ship._begin()
+        await parts.ship.step(lease)
+    parts.flip(layout.segment(1, 1, 3), -1)
+    keeping = keep(parts)
+    chore = next(each for each in keeping._chores if each.name == "audit of the archive")
+
+    await keeping._do(chore)
+    parts.clock.move(days=5)
+    await keeping._do(chore)
+
+    assert [each.startswith("the archive is broken") and "1/1 to 1/3" in each for each in parts.reported] == [True]
+
+
 async def test_without_schedules_nothing_is_made_or_deleted(parts: Parts) -> None:
-    """What is switched off does nothing; unfinished restores are still ended."""
+    """What is switched off does nothing; what a restore kept is still dropped when its time is over."""
     names = {chore.name for chore in keep(parts, enabled=False)._chores}
 
-    assert not names & {"backups", "verification", "drill", "retention"}
-    assert "unfinished restores" in names
+    assert not names & {"backups", "verification", "drill", "retention", "audit of the archive"}
+    assert "kept databases" in names

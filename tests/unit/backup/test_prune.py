@@ -72,7 +72,10 @@ async def test_a_plan_changes_nothing_and_says_what_apply_does(parts: Parts) -> 
 
 
 async def test_grace_comes_between_burial_and_deletion(parts: Parts) -> None:
-    """A buried backup is whole until its time is over; then nothing of it is left, its key included."""
+    """A buried backup is whole until its time is over; then nothing of it is left, its key included.
+
+    Its tombstone is, until no other backup names it as the one before.
+    """
     ids = await parts.ids()
     buried = await parts.prune.apply()
     parts.clock.move(hours=23)
@@ -85,7 +88,8 @@ async def test_grace_comes_between_burial_and_deletion(parts: Parts) -> None:
 
     assert gone.deleted == 4
     assert await parts.ids() == ids[:2]
-    told = "\n".join(await parts.keys())
+    await parts.prune.apply()
+    told = "\n".join(key for key in await parts.keys() if key != layout.tombstone(ids[2]))
     assert not any(backup_id in told for backup_id in ids[2:])
     assert len(await parts.keys("keys/")) == 2
 
@@ -175,13 +179,13 @@ async def test_a_prune_that_is_killed_is_finished_by_the_next(
     for entry in between.entries:
         await parts.verify.require_stored(entry.manifest)
     later = again(parts, policy=replace(POLICY, stale_after=timedelta(days=30)))
-    for _ in range(2):
+    for _ in range(3):
         parts.clock.move(hours=25)
         await later.prune.apply()
 
     assert await parts.ids() == ids[:2]
     assert {layout.backup_of(key) for key in await parts.keys("backups/")} == set(ids[:2])
-    assert await parts.keys("tombstones/") == []
+    assert await parts.keys("tombstones/") == [layout.tombstone(ids[2])]
     assert len(await parts.keys("keys/")) == 2
     fault_table("T4", f"killed in retention, {point} number {time}", "listed ones whole, the next prune finishes")
 
@@ -347,3 +351,31 @@ async def test_the_copy_deletes_only_what_the_first_no_longer_has(parts: Parts, 
     planned = await copy_prune.plan()
 
     assert planned.plan.deletions == ()
+
+
+async def test_tombstones_are_kept_as_long_as_a_manifest_refers_to_theirs(parts: Parts) -> None:
+    """What retention deleted is never missed, however long it deletes, and the tombstones do not grow."""
+    for _ in range(12):
+        parts.clock.move(hours=6)
+        await parts.proven(Kind.HOURLY, slot=parts.clock.now())
+        await parts.prune.apply()
+        listing = await again(parts).repository.catalog.listing()
+        assert listing.problems == ()
+        going = sum(1 for entry in listing.entries if entry.buried)
+        gone = {each.backup_id for each in listing.tombstones} - {entry.id for entry in listing.entries}
+        assert len(gone) <= len(listing.entries)
+    assert going
+    assert len(listing.entries) < 12
+
+
+async def test_a_pin_that_nobody_trusts_is_deleted_by_nobody_either(parts: Parts) -> None:
+    """A pin that was damaged does not count, but what carries one is not deleted until somebody has looked."""
+    saved = (await parts.ids())[-1]
+    await parts.repository.catalog.pin(saved, pinned=True)
+    parts.flip(layout.pin(saved), 30)
+    await parts.prune.apply()
+    parts.clock.move(hours=25)
+
+    await parts.prune.apply()
+
+    assert saved in await parts.ids()

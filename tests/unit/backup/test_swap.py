@@ -13,6 +13,7 @@ import pytest
 from llm_schema_registry import errors
 from services.backup.domain.restore import Restore, RestoreState
 from services.backup.domain.targets import AtBackup, AtPlace
+from services.backup.usecases.prepare import KEEP
 from tests.backup_parts import HandClock
 from tests.memory_places import Killed, Moments, Process, World, process, scratches
 
@@ -156,7 +157,7 @@ async def test_release_drops_what_belongs_to_it(one: Process, world: World) -> N
 
 
 async def test_release_by_time(one: Process, world: World) -> None:
-    """What was replaced is kept for its time, and dropped then; what is prepared stays."""
+    """What was replaced is kept for its time, and dropped then; what is prepared waits for longer."""
     active = await one.activated(await one.prepared())
     prepared = await one.prepared()
     world.clock.move(hours=23)
@@ -167,6 +168,41 @@ async def test_release_by_time(one: Process, world: World) -> None:
 
     assert released == [active.id]
     assert scratches(world) == [prepared.scratch]
+
+
+async def test_what_is_never_activated_is_released(one: Process, world: World) -> None:
+    """A prepared restore waits for its time; then its place is dropped, and the journal says why."""
+    prepared = await one.prepared()
+    assert prepared.keep_until == world.clock.now() + KEEP
+    world.clock.move(hours=71)
+    assert await one.swap.release_old() == []
+    world.clock.move(hours=2)
+
+    assert await one.swap.release_old() == [prepared.id]
+
+    released = await one.journal.get(prepared.id)
+    assert released.state is RestoreState.RELEASED
+    assert "not activated" in released.problem
+    assert scratches(world) == []
+    with pytest.raises(errors.IllegalState, match="not activated"):
+        await one.activated(prepared)
+
+
+async def test_what_is_activated_at_the_last_moment_stays(one: Process, world: World) -> None:
+    """One whose time is over, and that is swapped in before the release had the office, loses nothing."""
+    prepared = await one.prepared()
+    world.clock.move(hours=73)
+    seen = await one.journal.list()
+    active = await one.activated(prepared)
+
+    async def stale() -> list[Restore]:
+        return [*seen]
+
+    one.journal.list = stale  # type: ignore[method-assign]
+
+    assert await one.swap.release_old() == []
+    assert (await one.journal.get(prepared.id)).state is RestoreState.ACTIVE
+    assert scratches(world) == [active.aside]
 
 
 async def test_lost_database(one: Process, world: World) -> None:
