@@ -12,10 +12,11 @@ from llm_schema_registry import errors
 from llm_schema_registry.objects.directory import machine_clock
 from llm_schema_registry.objects.s3 import open_s3
 from llm_schema_registry.objects.store import ObjectStore
+from services.backup.domain import layout
 from services.backup.domain.model import Kind, Level
 from services.backup.usecases.audit import ArchiveAudit
 from services.backup.usecases.make_backup import BackupRules
-from tests.backup_parts import HandClock, Parts, make_parts
+from tests.backup_parts import HandClock, Parts, again, make_parts
 from tests.fix_fault_table import FaultTable
 from tests.fix_objects import ObjectPlace
 from tests.object_servers import S3Server
@@ -62,6 +63,26 @@ async def test_a_backup_from_its_making_to_its_end(
     assert problems == []
     assert (pruned.buried, pruned.deleted, pruned.segments) == (0, 0, 0)
     fault_table("G1", f"whole life of a backup on {object_place.name}", "V3 passed, nothing left over")
+
+
+async def test_a_backup_that_is_taken_out_is_missed(
+    object_place: ObjectPlace, tmp_path: Path, fault_table: FaultTable
+) -> None:
+    """T11: on every kind of store one that is deleted in order is not missed, and one that just vanishes is."""
+    async with object_place.open() as store:
+        parts = parts_on(tmp_path, store)
+        parts.registry.dump_bytes = 5_000
+        made = [await parts.backup(pinned=number == 0) for number in range(4)]
+        await parts.prune.delete(made[1].id, dry_run=False)
+        in_order = await again(parts, store=store).repository.catalog.listing()
+        await store.delete(layout.manifest(made[2].id))
+        taken = await again(parts, store=store).repository.catalog.listing()
+        pinned = await again(parts, store=store).repository.catalog.get(made[0].id)
+
+    assert in_order.problems == ()
+    assert [made[2].sha256.hex() in problem for problem in taken.problems] == [True]
+    assert pinned.pinned
+    fault_table("T11", f"a manifest removed behind the service on {object_place.name}", "told, with its digest")
 
 
 async def test_a_locked_backup_is_not_deleted(s3_server: S3Server, tmp_path: Path, fault_table: FaultTable) -> None:
