@@ -15,7 +15,9 @@ from llm_schema_registry.objects.store import ObjectStore
 from services.backup.domain import layout
 from services.backup.domain.model import Kind, Level
 from services.backup.usecases.audit import ArchiveAudit
+from services.backup.usecases.copying import Copying
 from services.backup.usecases.make_backup import BackupRules
+from services.backup.usecases.status import NamedStore, Status
 from tests.backup_parts import HandClock, Parts, again, make_parts
 from tests.fix_fault_table import FaultTable
 from tests.fix_objects import ObjectPlace
@@ -102,3 +104,26 @@ async def test_a_locked_backup_is_not_deleted(s3_server: S3Server, tmp_path: Pat
     assert [entry.id for entry in listing.entries] == [made.id]
     assert found.passed
     fault_table("T28", "DeleteBackup of a locked backup", "BACKUP_PROTECTED, the backup is whole")
+
+
+async def test_a_copy_is_verified_where_it_lies(
+    object_place: ObjectPlace, tmp_path: Path, fault_table: FaultTable
+) -> None:
+    """V3 in the second store, of every kind, with evidence that is kept there; the first one's is not taken for it."""
+    parts = make_parts(tmp_path, clock=RealClock())
+    parts.registry.write(6)
+    made = await parts.proven(Kind.DAILY)
+    async with object_place.open() as store:
+        copying = Copying(parts.repository, store)
+        await copying.round()
+        there = again(parts, store=store)
+        before = await there.repository.catalog.get(made.id)
+        verify = parts.verify.at(there.repository, "second")
+        await verify.run(made.id, Level.V3, parts.running())
+        audit = ArchiveAudit(parts.repository, parts.archive)
+        status = Status(parts.registry, parts.archive, parts.repository.catalog, None, audit)
+        told = await status.store(NamedStore("second", "of the test", store, copying.catalog))
+
+    assert before.level is Level.V0
+    assert (told.newest, told.verified) == (made.id, made.id)
+    fault_table("G1", f"V3 in a second store, {object_place.name}", "evidence of its own, told by GetStoreStatus")
