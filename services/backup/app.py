@@ -50,6 +50,7 @@ async def build(runtime: Runtime[BackupServiceSettings]) -> AsyncIterator[Parts[
         asyncio.create_task(assembly.keeping.run(election), name="keeping"),
         asyncio.create_task(gauges.run(), name="gauges"),
         asyncio.create_task(assembly.repair.run(), name="repair"),
+        asyncio.create_task(_warn(assembly, runtime.logger.warning), name="store warnings"),
     ]
     if assembly.ship is not None:
         background.append(asyncio.create_task(assembly.ship.run(election), name="archive"))
@@ -101,8 +102,8 @@ def servicers(assembly: Assembly, runtime: Runtime[BackupServiceSettings]) -> Se
     ]
 
 
-async def _warn(assembly: Assembly, report: Callable[..., None]) -> None:
-    """Says once what a store cannot do that operators have to know of, as soon as it answers."""
+async def _warn(assembly: Assembly, warn: Callable[..., None]) -> None:
+    """Says once what is wrong with a store, as soon as it answers: above all that only one replica may run on it."""
     waiting = list(assembly.stores)
     while waiting:
         for named in tuple(waiting):
@@ -111,7 +112,7 @@ async def _warn(assembly: Assembly, report: Callable[..., None]) -> None:
                 continue
             waiting.remove(named)
             if status.problem:
-                report("store warning", store=named.name, message=status.problem)
+                warn("store warning", store=named.name, message=status.problem)
         if waiting:
             await asyncio.sleep(PROBE_SECONDS)
 

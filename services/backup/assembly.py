@@ -21,6 +21,7 @@ from llm_schema_registry.objects.s3_options import s3_options
 from llm_schema_registry.objects.store import ObjectStore
 from llm_schema_registry.operations.leases import Leases
 from llm_schema_registry.operations.operations import Operations
+from services.backup.adapters.bounded_store import BoundedStore
 from services.backup.adapters.dump_reader import PostgresDumpCheck
 from services.backup.adapters.failpoints import failpoints
 from services.backup.adapters.kms import KmsRecipient
@@ -217,7 +218,7 @@ def _second_hands(
 async def _primary(settings: BackupServiceSettings, stack: AsyncExitStack) -> ObjectStore:
     if settings.backup.directory is not None:
         return DirectoryStore(settings.backup.directory)
-    return await stack.enter_async_context(open_s3(s3_options(settings.s3)))
+    return BoundedStore(await stack.enter_async_context(open_s3(s3_options(settings.s3))))
 
 
 async def _second(settings: SecondStoreSettings, stack: AsyncExitStack) -> ObjectStore | None:
@@ -225,7 +226,7 @@ async def _second(settings: SecondStoreSettings, stack: AsyncExitStack) -> Objec
         return DirectoryStore(settings.directory)
     if settings.bucket is None:
         return None
-    return await stack.enter_async_context(open_s3(s3_options(settings)))
+    return BoundedStore(await stack.enter_async_context(open_s3(s3_options(settings))))
 
 
 def _aws(settings: S3Settings) -> dict[str, str | None]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from llm_schema_registry import errors
 from llm_schema_registry.objects.finishing import to_the_end
-from llm_schema_registry.objects.store import ObjectExists, ObjectNotFound
+from llm_schema_registry.objects.store import ObjectDamaged, ObjectExists, ObjectNotFound, ObjectTooLarge
 from llm_schema_registry.operations import ids
 from services.backup.domain import layout
 from services.backup.domain.documents import DocumentInvalid, decode_signed, encode_signed
@@ -103,7 +103,7 @@ class Journal:
             restore = from_document(decode_signed(KIND, content, self._repository.verifiers))
         except ObjectNotFound:
             raise _unknown(restore_id) from None
-        except (DocumentInvalid, ValueError, KeyError, TypeError) as invalid:
+        except (DocumentInvalid, ObjectDamaged, ObjectTooLarge, ValueError, KeyError, TypeError) as invalid:
             raise errors.BackupDamaged(f"{key} cannot be trusted: {invalid}", metadata={"key": key}) from None
         if (restore.id, restore.number) != (restore_id, number):
             raise errors.BackupDamaged(f"{key} cannot be trusted: it is another entry", metadata={"key": key})

@@ -245,8 +245,9 @@ class Keeping:
         """Verifies the next backup of a store. put_off: until when those that could not be are passed over."""
         listing = await catalog.listing()
         now = self._repository.clock.monotonic()
-        waiting = frozenset(name for name, until in put_off.items() if until > now)
-        found = self.next_verification(listing, waiting, deepest)
+        for name in [name for name, until in put_off.items() if until <= now]:
+            del put_off[name]
+        found = self.next_verification(listing, frozenset(put_off), deepest)
         if found is None:
             return
         backup_id, level = found
@@ -255,7 +256,6 @@ class Keeping:
         except errors.Error:
             put_off[backup_id] = now + HOUR_SECONDS
             raise
-        put_off.pop(backup_id, None)
 
     def next_verification(
         self, listing: Listing, put_off: frozenset[str] = frozenset(), deepest: Level = Level.V4

@@ -13,6 +13,7 @@ import heapq
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from contextvars import Context
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -223,8 +224,9 @@ class Operations:
         async def worked() -> None:
             running.made = await work(running)
 
-        doing = asyncio.create_task(worked(), name=operation.name)
-        end = asyncio.create_task(self._run(running, doing), name=f"end of {operation.name}")
+        # In a context of its own: it goes on behind the call, whose deadline does not bind it.
+        doing = asyncio.create_task(worked(), name=operation.name, context=Context())
+        end = asyncio.create_task(self._run(running, doing), name=f"end of {operation.name}", context=Context())
         self._tasks[operation.name] = _Task(running, doing, end)
 
     async def find(self, kind: OperationKind, request_id: str) -> Operation | None:

@@ -12,10 +12,13 @@ from llm_schema_registry import errors
 from llm_schema_registry.objects.directory import machine_clock
 from llm_schema_registry.objects.s3 import open_s3
 from llm_schema_registry.objects.store import ObjectStore
+from services.backup.domain import layout
 from services.backup.domain.model import Kind, Level
 from services.backup.usecases.audit import ArchiveAudit
+from services.backup.usecases.copying import Copying
 from services.backup.usecases.make_backup import BackupRules
-from tests.backup_parts import HandClock, Parts, make_parts
+from services.backup.usecases.status import NamedStore, Status
+from tests.backup_parts import HandClock, Parts, again, make_parts
 from tests.fix_fault_table import FaultTable
 from tests.fix_objects import ObjectPlace
 from tests.object_servers import S3Server
@@ -64,6 +67,26 @@ async def test_a_backup_from_its_making_to_its_end(
     fault_table("G1", f"whole life of a backup on {object_place.name}", "V3 passed, nothing left over")
 
 
+async def test_a_backup_that_is_taken_out_is_missed(
+    object_place: ObjectPlace, tmp_path: Path, fault_table: FaultTable
+) -> None:
+    """T11: on every kind of store one that is deleted in order is not missed, and one that just vanishes is."""
+    async with object_place.open() as store:
+        parts = parts_on(tmp_path, store)
+        parts.registry.dump_bytes = 5_000
+        made = [await parts.backup(pinned=number == 0) for number in range(4)]
+        await parts.prune.delete(made[1].id, dry_run=False)
+        in_order = await again(parts, store=store).repository.catalog.listing()
+        await store.delete(layout.manifest(made[2].id))
+        taken = await again(parts, store=store).repository.catalog.listing()
+        pinned = await again(parts, store=store).repository.catalog.get(made[0].id)
+
+    assert in_order.problems == ()
+    assert [made[2].sha256.hex() in problem for problem in taken.problems] == [True]
+    assert pinned.pinned
+    fault_table("T11", f"a manifest removed behind the service on {object_place.name}", "told, with its digest")
+
+
 async def test_a_locked_backup_is_not_deleted(s3_server: S3Server, tmp_path: Path, fault_table: FaultTable) -> None:
     """T28: in a bucket with object lock a daily backup cannot be deleted, and that stops nothing else."""
     options = s3_server.options(s3_server.bucket(lock=True))
@@ -81,3 +104,26 @@ async def test_a_locked_backup_is_not_deleted(s3_server: S3Server, tmp_path: Pat
     assert [entry.id for entry in listing.entries] == [made.id]
     assert found.passed
     fault_table("T28", "DeleteBackup of a locked backup", "BACKUP_PROTECTED, the backup is whole")
+
+
+async def test_a_copy_is_verified_where_it_lies(
+    object_place: ObjectPlace, tmp_path: Path, fault_table: FaultTable
+) -> None:
+    """V3 in the second store, of every kind, with evidence that is kept there; the first one's is not taken for it."""
+    parts = make_parts(tmp_path, clock=RealClock())
+    parts.registry.write(6)
+    made = await parts.proven(Kind.DAILY)
+    async with object_place.open() as store:
+        copying = Copying(parts.repository, store)
+        await copying.round()
+        there = again(parts, store=store)
+        before = await there.repository.catalog.get(made.id)
+        verify = parts.verify.at(there.repository, "second")
+        await verify.run(made.id, Level.V3, parts.running())
+        audit = ArchiveAudit(parts.repository, parts.archive)
+        status = Status(parts.registry, parts.archive, parts.repository.catalog, None, audit)
+        told = await status.store(NamedStore("second", "of the test", store, copying.catalog))
+
+    assert before.level is Level.V0
+    assert (told.newest, told.verified) == (made.id, made.id)
+    fault_table("G1", f"V3 in a second store, {object_place.name}", "evidence of its own, told by GetStoreStatus")

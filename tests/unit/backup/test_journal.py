@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from llm_schema_registry import errors
+from llm_schema_registry.objects.store import ObjectDamaged
 from services.backup.domain import layout
 from services.backup.domain.restore import Restore, RestoreState
 from services.backup.domain.targets import Latest
 from services.backup.usecases.journal import RESTORES_MAX, Journal
 from tests.backup_parts import Parts, make_parts
+from tests.object_faults import Raise
 
 
 @pytest.fixture
@@ -116,3 +118,12 @@ async def test_stranger_signature(tmp_path: Path, parts: Parts, journal: Journal
 
     with pytest.raises(errors.BackupDamaged):
         await Journal(stranger.repository).get(restore.id)
+
+
+async def test_an_entry_that_the_store_returns_damaged(parts: Parts, journal: Journal) -> None:
+    """What the store itself finds to be damaged is BACKUP_DAMAGED as well, and names the entry."""
+    restore = await journal.write(begun(parts))
+    parts.plan.add("get", Raise(ObjectDamaged("of the test")))
+
+    with pytest.raises(errors.BackupDamaged, match=restore.id):
+        await journal.get(restore.id)
