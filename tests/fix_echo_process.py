@@ -150,7 +150,7 @@ async def refuses(address: str, port: int) -> bool:
     """Whether nobody listens there."""
     try:
         _, writer = await asyncio.open_connection(address, port)
-    except ConnectionRefusedError:
+    except ConnectionError:
         return True
     writer.close()
     return False
