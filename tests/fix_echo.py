@@ -204,6 +204,9 @@ async def serve_echo(
         metrics=settings.observability.metrics_enabled,
         sampling_rate=settings.observability.trace_sampling_rate,
     )
+    telemetry.set_call_log(
+        every=settings.observability.log_calls == "all", slow_seconds=settings.observability.slow_call_seconds
+    )
     rules = Rules(
         lifecycle=lifecycle,
         authenticator=authenticator or (OpenLocal() if settings.server.local_mode else ClientCertificate()),

@@ -8,7 +8,8 @@ from llm_schema_registry.backup.v1 import backup_service_pb2 as pb
 from llm_schema_registry.cli import dry_run
 from llm_schema_registry.cli.backup import Delete, Prune
 from llm_schema_registry.cli.exit_codes import ExitCode
-from llm_schema_registry.cli.messages import as_document, counted
+from llm_schema_registry.cli.messages import as_document
+from llm_schema_registry.cli.output import counted
 from llm_schema_registry.cli.progress import size
 from llm_schema_registry.cli.session import Session
 

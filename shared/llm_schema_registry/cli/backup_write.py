@@ -6,8 +6,9 @@ from llm_schema_registry.backup.v1 import backup_service_pb2 as pb
 from llm_schema_registry.cli import backup_inputs, backup_views, dry_run, operation_results
 from llm_schema_registry.cli.backup import Create, Drill, Nothing, Pin, RotateKeys, Verify
 from llm_schema_registry.cli.exit_codes import ExitCode
-from llm_schema_registry.cli.messages import as_document, counted
+from llm_schema_registry.cli.messages import as_document
 from llm_schema_registry.cli.operation_wait import begun, followed
+from llm_schema_registry.cli.output import counted
 from llm_schema_registry.cli.session import Session
 
 

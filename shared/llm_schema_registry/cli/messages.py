@@ -42,8 +42,3 @@ def moment(time: Timestamp) -> str:
 def seconds(duration: Duration) -> float:
     """The length of time in seconds."""
     return float(duration.seconds + duration.nanos / 1e9)
-
-
-def counted(count: int, noun: str) -> str:
-    """A number with its noun: `1 change`, `1,234 changes`."""
-    return f"1 {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -71,6 +71,11 @@ def described(
     }
 
 
+def counted(count: int, noun: str) -> str:
+    """A number with its noun: `1 change`, `1,234 changes`."""
+    return f"1 {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 class Output:
     """Standard output and standard error of one run."""
 
@@ -103,6 +108,13 @@ class Output:
     def text(self, text: str = "") -> None:
         """Writes lines for people."""
         _write(sys.stdout, printable(text, keep="\n\t"))
+
+    def heading(self, text: str) -> None:
+        """Writes a line above a section, bold on a terminal, with an empty line before it."""
+        if not sys.stdout.isatty():
+            _write(sys.stdout, f"\n{printable(text)}")
+            return
+        self.console(sys.stdout).print(f"\n{printable(text)}", style="bold", soft_wrap=True)
 
     def note(self, text: str) -> None:
         """Writes a remark for people to standard error, so that standard output holds results alone."""

@@ -36,7 +36,7 @@ async def read_document(file: str) -> bytes:
     Raises UsageFault when it cannot be read, errors.LimitExceeded above DOCUMENT_BYTES_MAX.
     """
     data = bytearray()
-    with _opened(file) as descriptor:
+    with opened(file) as descriptor:
         while chunk := await _read(descriptor, file):
             data += chunk
             if len(data) > DOCUMENT_BYTES_MAX:
@@ -59,7 +59,7 @@ async def read_lines(file: str) -> AsyncIterator[Line]:
     """
     rest = b""
     number = 0
-    with _opened(file) as descriptor:
+    with opened(file) as descriptor:
         while chunk := await _read(descriptor, file):
             first, *others = chunk.split(b"\n")
             rest += first
@@ -74,8 +74,16 @@ async def read_lines(file: str) -> AsyncIterator[Line]:
         yield Line(file, number + 1, rest)
 
 
+async def read_blocks(file: str, bytes_max: int) -> AsyncIterator[bytes]:
+    """The bytes of a file or of standard input, as they can be read. Raises UsageFault when they cannot."""
+    with opened(file) as descriptor:
+        while block := await _read(descriptor, file, bytes_max):
+            yield block
+
+
 @contextmanager
-def _opened(file: str) -> Iterator[int]:
+def opened(file: str) -> Iterator[int]:
+    """The descriptor of a file, or of standard input for `-`. Raises UsageFault when it cannot be opened."""
     if file == STANDARD_INPUT:
         yield 0
         return
@@ -91,11 +99,11 @@ def _opened(file: str) -> Iterator[int]:
         os.close(descriptor)
 
 
-async def _read(descriptor: int, file: str) -> bytes:
+async def _read(descriptor: int, file: str, bytes_max: int = CHUNK_BYTES) -> bytes:
     """The next bytes; none at the end."""
     await _readable(descriptor)
     try:
-        return os.read(descriptor, CHUNK_BYTES)
+        return os.read(descriptor, bytes_max)
     except OSError as failed:
         raise UsageFault(f"{_name(file)} cannot be read: {failed.strerror}.") from None
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from llm_schema_registry.backup.v1 import restore_pb2
-from llm_schema_registry.cli.messages import counted, label, moment, seconds
-from llm_schema_registry.cli.output import Output
+from llm_schema_registry.cli.messages import label, moment, seconds
+from llm_schema_registry.cli.output import Output, counted
 from llm_schema_registry.cli.progress import duration
 
 COLUMNS = ("id", "state", "target", "backup", "place", "prepared", "activated", "kept until", "problem")

@@ -144,6 +144,7 @@ class _Work:
             handler.unary_unary or handler.stream_unary or handler.unary_stream or handler.stream_stream
         )
         self._answers_stream = bool(handler.response_streaming)
+        self._counts.stream = self._request_streaming or self._answers_stream
         longest = rules.request_seconds_max
         self._seconds_max = max(longest, method.seconds) if method.is_control else longest
 

@@ -32,6 +32,13 @@ LEVELS: Mapping[str, int] = {
 SECRET_KEYS = frozenset({"authorization", "cookie", "password", "secret", "token", "api_key", "private_key"})
 """Keys whose values are never written, wherever they stand in a line."""
 
+STARS = "********"
+"""What is written in their place."""
+
+_PLAIN = frozenset({str, int, float, bool, type(None)})
+"""Types that hold nothing else: most of a line, and passed by without a call each."""
+_ENCODER = json.JSONEncoder(default=str, ensure_ascii=False)
+
 Event = MutableMapping[str, Any]
 
 
@@ -206,15 +213,16 @@ def _redacted(value: Any) -> Any:
     """The value with secrets as stars, to the depth in which people nest log fields."""
     if isinstance(value, dict):
         return {
-            key: "********" if str(key).lower() in SECRET_KEYS else _redacted(inner) for key, inner in value.items()
+            key: STARS if str(key).lower() in SECRET_KEYS else inner if type(inner) in _PLAIN else _redacted(inner)
+            for key, inner in value.items()
         }
-    if isinstance(value, list | tuple):
+    if isinstance(value, (list, tuple)):
         return [_redacted(inner) for inner in value]
     return value
 
 
 def _json_line(line: dict[str, Any]) -> str:
-    return json.dumps(line, default=str, ensure_ascii=False)
+    return _ENCODER.encode(line)
 
 
 def _text_line(line: dict[str, Any]) -> str:

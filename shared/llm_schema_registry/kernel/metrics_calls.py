@@ -24,12 +24,13 @@ STATUS_NAMES = ("OK", *(code.name for code in Code))
 
 
 class MethodCalls:
-    """Counters of one method. `begin` and `end` are all that a call costs."""
+    """Counters of one method. `begin` and `end` are all that a call costs. stream: whether either side streams."""
 
-    __slots__ = ("_by_status", "in_flight", "method", "started")
+    __slots__ = ("_by_status", "in_flight", "method", "started", "stream")
 
     def __init__(self, method: str) -> None:
         self.method = method
+        self.stream = False
         self.started = 0
         self.in_flight = 0
         self._by_status: dict[int, tuple[Histogram, Histogram, Histogram]] = {}

@@ -70,6 +70,7 @@ class Serving(Generic[S]):
         )
         self._logger = self._logs.logger
         self._lifecycle = Lifecycle()
+        self._lifecycle.on_change(self._tell_state)
         self._steps = Steps(self._clock, self._logger)
         self._dependencies = Dependencies(settings.health, self._clock, self._logger)
         self._health = Health(self._lifecycle, self._dependencies)
@@ -79,6 +80,7 @@ class Serving(Generic[S]):
             metrics=observed.metrics_enabled,
             sampling_rate=observed.trace_sampling_rate,
         )
+        self._telemetry.set_call_log(every=observed.log_calls == "all", slow_seconds=observed.slow_call_seconds)
         self._telemetry.add_sources([lambda: process_metrics(self._about, self._health.report(), self._logs.dropped)])
         self._exporters = Exporters(observed, identity, self._telemetry.collect)
         self._telemetry.trace_with(self._exporters.tracer())
@@ -238,12 +240,17 @@ class Serving(Generic[S]):
         async def sampling(settings: S) -> None:
             self._telemetry.set_sampling_rate(settings.observability.trace_sampling_rate)
 
+        async def calls(settings: S) -> None:
+            observed = settings.observability
+            self._telemetry.set_call_log(every=observed.log_calls == "all", slow_seconds=observed.slow_call_seconds)
+
         async def control(settings: S) -> None:
             self._credential.replace(*_control(settings))
 
         return [
             ReloadHook(frozenset({"observability.log_level"}), level),
             ReloadHook(frozenset({"observability.trace_sampling_rate"}), sampling),
+            ReloadHook(frozenset({"observability.log_calls", "observability.slow_call_seconds"}), calls),
             ReloadHook(frozenset({"control.token", "control.client_names"}), control),
         ]
 
@@ -315,6 +322,9 @@ class Serving(Generic[S]):
             partial.write_text(json.dumps({"pid": os.getpid(), **facts}) + "\n")
             partial.replace(path)
         self._logger.info("ready", state=self._lifecycle.state.name, **facts)
+
+    def _tell_state(self, before: State, state: State) -> None:
+        self._logger.info("state changed", before=before.name, state=state.name)
 
     def _remove_ready_file(self) -> None:
         if self._ready_file:

@@ -21,7 +21,9 @@ from llm_schema_registry.kernel.metrics import Metric, MetricSource
 from llm_schema_registry.kernel.metrics_calls import STATUS_NAMES, CallMetrics, MethodCalls
 
 SLOW_SECONDS = 1.0
-"""A call that takes longer is logged, whatever its end. Streams are not: they are long by nature."""
+"""A call that takes longer is notable, whatever its end. Streams are not: they are long by nature."""
+_EVERY_CALL = -1.0
+"""In place of the slow seconds when all calls are logged: whoever does not want that pays one comparison as before."""
 _SERVER_FAULTS = frozenset(
     {
         errors.Code.UNKNOWN,
@@ -45,6 +47,7 @@ class Telemetry:
         self._metrics = metrics
         self._tracer: trace.Tracer | None = None
         self._sampling_rate = sampling_rate
+        self._slow_seconds = SLOW_SECONDS
         self._sources: list[MetricSource] = [self.calls.collect]
 
     def trace_with(self, tracer: trace.Tracer | None) -> None:
@@ -54,6 +57,10 @@ class Telemetry:
     def set_sampling_rate(self, rate: float) -> None:
         """Changes the part of calls that is traced when their caller has not decided."""
         self._sampling_rate = rate
+
+    def set_call_log(self, *, every: bool, slow_seconds: float) -> None:
+        """Changes which calls are logged: every one, or those that are notable: failed, traced, or slower than that."""
+        self._slow_seconds = _EVERY_CALL if every else slow_seconds
 
     def add_sources(self, sources: Sequence[MetricSource]) -> None:
         """Adds metrics of others, for example of a pool or a cache."""
@@ -87,13 +94,13 @@ class Telemetry:
         code: int = 0,
         error: errors.Error | None = None,
     ) -> None:
-        """Counts a call out. Logs it when it failed, was traced, or was slow. code: 0 for success."""
+        """Counts a call out. Logs it when it failed, was traced, or was slow, or when all are. code: 0 for success."""
         seconds = time.monotonic() - call.started
         if self._metrics:
             counts.end(code, seconds, call.received_bytes, call.sent_bytes)
         if call.span is not None:
             _end_span(call, code)
-        if code or call.sampled or seconds > SLOW_SECONDS:
+        if code or call.sampled or seconds > self._slow_seconds:
             self._log(counts, call, context, code, error, seconds)
 
     def defect(self, call: Call, exception: BaseException) -> errors.Internal:
@@ -116,6 +123,9 @@ class Telemetry:
     ) -> None:
         if not code and counts.method.startswith("grpc."):
             return  # A health watch is neither slow nor of interest.
+        every = self._slow_seconds == _EVERY_CALL
+        if counts.stream and not (code or call.sampled or every):
+            return
         log = self._logger.warning if code in _SERVER_FAULTS else self._logger.info
         log(
             "call",
@@ -127,6 +137,9 @@ class Telemetry:
             caller=call.caller.name if call.caller else "",
             received_bytes=call.received_bytes,
             sent_bytes=call.sent_bytes,
+            # Whoever counts lines must know whether they are all calls, and that a stream's duration is not a wait.
+            logged="all" if every else "notable",
+            **({"stream": True} if counts.stream else {}),
         )
 
 

@@ -120,6 +120,14 @@ def test_no_answer_in_time_is_unreachable(silent_port: int) -> None:
         ["backup", "list", "--backup-target", "somewhere"],
         ["backup", "verify", "x", "--level", "V9"],
         ["restore", "activate"],
+        ["logs", "/does/not/exist.log"],
+        ["logs", "/does/not/exist.log.gz"],
+        ["logs", "/"],
+        ["logs", "-", "-"],
+        ["logs", "x.log", "--since", "yesterday"],
+        ["logs", "x.log", "--since", "1h", "--until", "2h"],
+        ["logs", "x.log", "--level", "loud"],
+        ["logs", "x.log", "--top", "0"],
     ],
 )
 def test_a_wrong_command_line_is_usage(arguments: list[str]) -> None:
