@@ -8,7 +8,7 @@ import os
 import struct
 import termios
 
-PIECE_BYTES_MAX = 1024 * 1024
+PIECE_BYTES_MAX = 768 * 1024
 ENOUGH_BYTES = 512 * 1024
 GATHER_SECONDS = 0.003
 """How long a writer is let go on before it is looked again what there is: pg_dump writes four kilobytes at a time, and
