@@ -25,7 +25,11 @@ class Snapshot(Protocol):
     """One consistent view of the live database, held open by a session of its own."""
 
     async def facts(self) -> DatabaseFacts:
-        """What the database holds in this snapshot. Raises errors.DatabaseUnavailable, DatabaseUnfit."""
+        """What the database holds in this snapshot.
+
+        Costs little once a dump was read to its end, whose rows are digested on the way; else all tables are read.
+        Raises errors.DatabaseUnavailable, DatabaseUnfit, and BackupFailed when the dump lacks rows of the snapshot.
+        """
         ...
 
     def dump(self) -> AsyncGenerator[bytes, None]:

@@ -66,6 +66,28 @@ async def load(call: Call, *, requests: int, clients: int, pid: int | None = Non
     return Round(requests, seconds, (cpu_seconds(pid) if pid else 0.0) - cpu, latencies)
 
 
+async def steady(call: Call, *, per_second: float, until: Awaitable[object]) -> Round:
+    """Runs calls at a fixed rate, whether those before were answered or not, until something has happened.
+
+    What waits for a slow answer does not spare the server the calls behind it, as callers that take turns would.
+    """
+    latencies: list[float] = []
+    end = asyncio.ensure_future(until)
+
+    async def one() -> None:
+        began = time.perf_counter()
+        await call()
+        latencies.append(time.perf_counter() - began)
+
+    calls: set[asyncio.Task[None]] = set()
+    began = time.perf_counter()
+    while not end.done():
+        calls.add(asyncio.create_task(one()))
+        await asyncio.sleep(max(0.0, began + len(calls) / per_second - time.perf_counter()))
+    await asyncio.gather(end, *calls)
+    return Round(len(calls), time.perf_counter() - began, 0.0, latencies)
+
+
 def cpu_seconds(pid: int) -> float:
     """CPU time that the living threads of a process have used, to the nanosecond.
 

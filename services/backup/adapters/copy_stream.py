@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 
 from psycopg import errors, pq
 
 from llm_schema_registry.kernel.postgres import Connection
 
-PIECE_BYTES = 1024 * 1024
+BATCH_BYTES = 1024 * 1024
 
 
-async def copied(connection: Connection, statement: bytes) -> AsyncGenerator[bytes, None]:
-    """What `COPY ... TO STDOUT` sends, in pieces of about 1 MiB, whole rows each; nothing when it sends nothing.
+async def copied(connection: Connection, statement: bytes) -> AsyncGenerator[Sequence[bytes], None]:
+    """The rows that `COPY ... TO STDOUT` sends, in batches of about 1 MiB; nothing when it sends nothing.
 
     Nobody else uses the connection meanwhile. It is closed unless the stream was read to its end: the rest of it would
     be in the way of whatever came next. Raises psycopg.Error.
@@ -28,18 +28,19 @@ async def copied(connection: Connection, statement: bytes) -> AsyncGenerator[byt
         while server.flush():
             await _ready(server, writable=True)
         await _expect(server, pq.ExecStatus.COPY_OUT)
-        gathered = bytearray()
+        rows, size = list[bytes](), 0
         while (count := (got := server.get_copy_data(1))[0]) >= 0:
             if count == 0:
                 await _ready(server)
                 server.consume_input()
                 continue
-            gathered += got[1]
-            if len(gathered) >= PIECE_BYTES:
-                yield bytes(gathered)
-                gathered.clear()
-        if gathered:
-            yield bytes(gathered)
+            rows.append(bytes(got[1]))
+            size += count
+            if size >= BATCH_BYTES:
+                yield rows
+                rows, size = [], 0
+        if rows:
+            yield rows
         await _expect(server, pq.ExecStatus.COMMAND_OK)
         ended = await _result(server) is None
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import LiteralString
 
@@ -18,6 +18,7 @@ from services.backup.adapters.change_reader import read_head
 from services.backup.adapters.copy_stream import copied
 from services.backup.adapters.postgres_session import translated
 from services.backup.domain.model import DatabaseFacts, TableFacts
+from services.backup.domain.row_digest import RowDigest
 
 SETTINGS = {
     "TimeZone": "UTC",
@@ -28,8 +29,6 @@ SETTINGS = {
     "xmloption": "content",
     "quote_all_identifiers": "off",
     "row_security": "off",  # A policy that hides rows is an error, not fewer rows.
-    "enable_sort": "off",  # Rows come by the key's index: sorting them would write them all to the live server's disk.
-    "jit": "off",  # What cannot do without sorting looks so dear now that it would be compiled first.
 }
 """Under which values become text. What the server itself sets differently does not show in a digest."""
 
@@ -43,28 +42,15 @@ WHERE datname = current_database()
 """
 _MIGRATIONS = "SELECT to_char(number, 'FM0000') || '_' || name || '.sql' FROM {} ORDER BY number"
 
-# Columns in their order, those of the key in the key's; generated columns are left out, as in a dump.
+# Columns in their order; generated ones are left out, as in a dump.
 _TABLES = """
 SELECT relname::text,
     ARRAY(
         SELECT attname::text FROM pg_catalog.pg_attribute
         WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
         ORDER BY attnum
-    ),
-    ARRAY(
-        SELECT attname::text
-        FROM unnest(i.indkey::smallint[]) WITH ORDINALITY AS k (number, ordinal)
-        JOIN pg_catalog.pg_attribute ON attrelid = c.oid AND attnum = k.number
-        ORDER BY k.ordinal
-    ),
-    ARRAY(
-        SELECT attcollation <> 0
-        FROM unnest(i.indkey::smallint[]) WITH ORDINALITY AS k (number, ordinal)
-        JOIN pg_catalog.pg_attribute ON attrelid = c.oid AND attnum = k.number
-        ORDER BY k.ordinal
     )
 FROM pg_catalog.pg_class c
-LEFT JOIN pg_catalog.pg_index i ON i.indrelid = c.oid AND i.indisprimary
 WHERE relnamespace = %s::regnamespace AND relkind = 'r'
 ORDER BY relname COLLATE "C"
 """
@@ -196,16 +182,19 @@ _ACCESS: tuple[LiteralString, ...] = (
 )
 
 
-async def read_facts(connection: Connection, schema: str = "registry") -> DatabaseFacts:
+async def read_facts(
+    connection: Connection, schema: str = "registry", dumped: Mapping[str, RowDigest] | None = None
+) -> DatabaseFacts:
     """What the registry in a PostgreSQL schema holds: in the connection's transaction, or in a snapshot of its own.
 
-    A table's digest is the SHA-256 of what `COPY (SELECT its columns ORDER BY its primary key) TO STDOUT` writes in
-    UTF-8 under SETTINGS, texts ordered by code points; without a key, all columns are it. Digests do not depend on the
-    schema's name, nor on oids, and are the same in a database of the same major that was restored from a dump of this
-    snapshot. Not so database_bytes and head.schema_id_high: sequences tell the present, so a restored one is at or
-    above it.
+    A table's digest is the RowDigest of what `COPY (SELECT its columns) TO STDOUT` writes in the database's encoding
+    under SETTINGS. Digests do not depend on the order of rows, the schema's name, nor on oids, and are the same in a
+    database of the same major and encoding that was restored from a dump of this snapshot. Not so database_bytes and
+    head.schema_id_high: sequences tell the present, so a restored one is at or above it.
 
-    The settings stay until the transaction ends. Raises errors.DatabaseUnavailable, DatabaseUnfit.
+    dumped: the digests of a dump of the same snapshot, which spare reading the tables; they are counted all the same.
+    The settings stay until the transaction ends. Raises errors.DatabaseUnavailable, DatabaseUnfit, and BackupFailed
+    when the dump has not the rows that there are.
     """
     with translated():
         async with _transaction(connection):
@@ -224,7 +213,7 @@ async def read_facts(connection: Connection, schema: str = "registry") -> Databa
                 character_type=character_type,
                 extensions=tuple(zip(names or (), versions or (), strict=True)),
                 migrations=await _migrations(connection, schema),
-                tables=await _tables(connection, schema),
+                tables=await _tables(connection, schema, dumped),
                 structure_sha256=await _listed(connection, schema, _STRUCTURE),
                 access_sha256=await _listed(connection, schema, _ACCESS),
                 database_bytes=size,
@@ -283,28 +272,42 @@ def _text(value: object) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-async def _tables(connection: Connection, schema: str) -> tuple[TableFacts, ...]:
-    cursor = await connection.execute(_TABLES, [_quoted(connection, schema)])
-    return tuple([await _table(connection, schema, *row) for row in await cursor.fetchall()])
+def server_encoding(connection: Connection) -> str:
+    """The database's encoding, which every restored one has as well."""
+    return str(connection.info.parameter_status("server_encoding"))
 
 
-async def _table(
-    connection: Connection, schema: str, name: str, columns: Sequence[str], key: Sequence[str], texts: Sequence[bool]
-) -> TableFacts:
+async def _tables(
+    connection: Connection, schema: str, dumped: Mapping[str, RowDigest] | None
+) -> tuple[TableFacts, ...]:
+    tables = await (await connection.execute(_TABLES, [_quoted(connection, schema)])).fetchall()
+    if dumped is None:
+        return tuple([await _table(connection, schema, name, columns) for name, columns in tables])
+    return tuple([await _counted(connection, schema, name, dumped.get(name)) for name, _ in tables])
+
+
+async def _table(connection: Connection, schema: str, name: str, columns: Sequence[str]) -> TableFacts:
     """The table's rows and digest, from one stream."""
-    order: list[sql.Composable] = [
-        sql.SQL('{} COLLATE "C"' if text else "{}").format(sql.Identifier(column))
-        for column, text in zip(key, texts, strict=True)
-    ] or [sql.SQL('{}::text COLLATE "C"').format(sql.Identifier(column)) for column in columns]
-    statement = sql.SQL("COPY (SELECT {} FROM {} {}) TO STDOUT (ENCODING 'UTF8')").format(
+    statement = sql.SQL("COPY (SELECT {} FROM {}) TO STDOUT (ENCODING {})").format(
         sql.SQL(", ").join(map(sql.Identifier, columns)),
         sql.Identifier(schema, name),
-        sql.SQL("ORDER BY {}").format(sql.SQL(", ").join(order)) if order else sql.SQL(""),
+        sql.Literal(server_encoding(connection)),
     )
-    rows, digest = 0, hashlib.sha256()
+    digest = RowDigest()
     async with aclosing(copied(connection, statement.as_bytes(connection))) as pieces:
-        async for piece in pieces:
-            # A newline within a value is written as two characters, so each one ends a row.
-            rows += piece.count(b"\n")
-            await asyncio.to_thread(digest.update, piece)
-    return TableFacts(name, rows, digest.digest())
+        async for rows in pieces:
+            await asyncio.to_thread(digest.add, rows)
+    return TableFacts(name, digest.rows, digest.digest())
+
+
+async def _counted(connection: Connection, schema: str, name: str, found: RowDigest | None) -> TableFacts:
+    """The table's rows and digest, from the dump, when that has as many rows as the table."""
+    statement = sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(schema, name))
+    row = await (await connection.execute(statement)).fetchone()
+    assert row is not None, "a count is one row"
+    if found is None or found.rows != row[0]:
+        raise errors.BackupFailed(
+            f"pg_dump ended well, but its dump has {found.rows if found else 'no'} rows of table {name}, and the"
+            f" snapshot has {row[0]}"
+        )
+    return TableFacts(name, found.rows, found.digest())

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,13 @@ from llm_schema_registry.kernel.postgres import Connection, Postgres, PostgresOp
 from llm_schema_registry.operations.ports import Clock
 from services.backup.adapters.change_reader import ChangeBell, read_changes, read_head
 from services.backup.adapters.client_programs import Programs, find_programs, program_access
-from services.backup.adapters.database_facts import read_facts
+from services.backup.adapters.database_facts import SETTINGS, read_facts, server_encoding
 from services.backup.adapters.dump_check import DumpCheck
+from services.backup.adapters.dump_rows import DumpRows
 from services.backup.adapters.postgres_session import open_session, translated
 from services.backup.adapters.programs import Command, ProgramFailed, run_program
 from services.backup.domain.model import DatabaseFacts, Head, StoredChange
+from services.backup.domain.row_digest import RowDigest
 
 SCHEMA = "registry"
 STALL_SECONDS = 300.0
@@ -41,6 +44,9 @@ JOIN pg_catalog.pg_namespace n ON n.oid = relnamespace
 WHERE nspname = %s AND relkind = 'r'
 ORDER BY relname COLLATE "C"
 """
+
+
+log = logging.getLogger(__name__)
 
 
 class PostgresSource:
@@ -111,8 +117,11 @@ class PostgresSource:
             programs = await asyncio.to_thread(find_programs, version_num, self._folders)
             tables = await self._begin(session)
             token = await _export(session)
+            # Before any dump: sequences tell the present, and a restored one must be at or above this.
+            head = await read_head(session, SCHEMA)
             command = self._dump_command(session, programs, token)
-            snapshot = PostgresSnapshot(session, programs.version, command, tables, self._stall_seconds)
+            dumping = Dumping(programs.version, command, tables, self._stall_seconds)
+            snapshot = PostgresSnapshot(session, head, dumping)
             try:
                 yield snapshot
             finally:
@@ -161,36 +170,51 @@ class PostgresSource:
             server=server | ({"hostaddr": info.hostaddr} if info.hostaddr else {}),
         )
         lock_wait = f"--lock-wait-timeout={max(1, round(self._lock_wait_seconds * 1000))}"
-        return Command(
-            (str(programs.pg_dump), *_DUMP_OPTIONS, lock_wait, f"--snapshot={token}", f"--dbname={access.dbname}"),
-            access.environment,
-            access.secrets,
-        )
+        encoding = f"--encoding={server_encoding(session)}"
+        arguments = (*_DUMP_OPTIONS, lock_wait, encoding, f"--snapshot={token}", f"--dbname={access.dbname}")
+        # What pg_dump does not set by itself of what a value's text depends on.
+        same = " ".join(f"-c {name}={SETTINGS[name]}" for name in ("TimeZone", "bytea_output"))
+        environment = {**access.environment, "PGOPTIONS": f"{access.environment.get('PGOPTIONS', '')} {same}".strip()}
+        return Command((str(programs.pg_dump), *arguments), environment, access.secrets)
+
+
+@dataclass(frozen=True, slots=True)
+class Dumping:
+    """How a snapshot is dumped. version: of pg_dump. tables: those of the registry."""
+
+    version: str
+    command: Command
+    tables: tuple[str, ...]
+    stall_seconds: float
 
 
 class PostgresSnapshot:
-    """Snapshot over a session that holds it. Facts and a dump may be read at the same time."""
+    """Snapshot over a session that holds it. Facts and a dump may be read at the same time.
 
-    def __init__(
-        self, session: Connection, dump_version: str, command: Command, tables: tuple[str, ...], stall_seconds: float
-    ) -> None:
-        self._stall_seconds = stall_seconds
+    head: as it was before any dump.
+    """
+
+    def __init__(self, session: Connection, head: Head, dumping: Dumping) -> None:
         self._session = session
-        self._dump_version = dump_version
-        self._command = command
-        self._tables = tables
+        self._head = head
+        self._dumping = dumping
         self._turn = asyncio.Lock()
         self._dumps: list[AsyncGenerator[bytes, None]] = []
+        self._dumped: Mapping[str, RowDigest] | None = None
 
     @property
     def dump_version(self) -> str:
         """As Snapshot.dump_version."""
-        return self._dump_version
+        return self._dumping.version
 
     async def facts(self) -> DatabaseFacts:
-        """As Snapshot.facts. One that was broken off has ended the snapshot."""
+        """As Snapshot.facts. One that was broken off has ended the snapshot.
+
+        The digests of tables are those of the dump's rows, once a dump was read to its end; else the tables are read.
+        """
         async with self._turn:
-            return await read_facts(self._session, SCHEMA)
+            facts = await read_facts(self._session, SCHEMA, self._dumped)
+        return replace(facts, head=self._head)
 
     def dump(self) -> AsyncGenerator[bytes, None]:
         """As Snapshot.dump."""
@@ -199,23 +223,21 @@ class PostgresSnapshot:
         return dump
 
     async def _dump(self) -> AsyncGenerator[bytes, None]:
-        check = DumpCheck(self._tables)
-        pieces = run_program(self._command, stall_seconds=self._stall_seconds)
+        check, rows = DumpCheck(self._dumping.tables), DumpRows(SCHEMA)
+        pieces = run_program(self._dumping.command, stall_seconds=self._dumping.stall_seconds)
         try:
-            gathered = bytearray()
-            async for piece in pieces:
+            async for piece in _gathered(pieces):
                 check.add(piece)
-                gathered += piece
-                if len(gathered) >= PIECE_BYTES:
-                    yield bytes(gathered)
-                    gathered.clear()
-            if gathered:
-                yield bytes(gathered)
+                await asyncio.to_thread(rows.add, piece)
+                yield piece
         except ProgramFailed as failure:
             raise errors.BackupFailed(f"the database was not dumped: {failure}") from None
         finally:
             await pieces.aclose()
         check.finish()
+        self._dumped = rows.tables()
+        if self._dumped is None:
+            log.warning("the dump's rows could not be told, so the tables are read a second time: %s", rows.unread)
         await self._check_session()
 
     async def _check_session(self) -> None:
@@ -233,6 +255,21 @@ class PostgresSnapshot:
         """Ends the dumps."""
         for dump in self._dumps:
             await dump.aclose()
+
+
+async def _gathered(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    """The bytes in pieces of PIECE_BYTES at least, but for the last."""
+    gathered = bytearray()
+    async for piece in pieces:
+        if not gathered and len(piece) >= PIECE_BYTES:
+            yield piece
+            continue
+        gathered += piece
+        if len(gathered) >= PIECE_BYTES:
+            yield bytes(gathered)
+            gathered.clear()
+    if gathered:
+        yield bytes(gathered)
 
 
 async def _export(session: Connection) -> str:

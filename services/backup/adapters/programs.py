@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
 
+from services.backup.adapters.pipes import PipeEnd
+
 T = TypeVar("T")
 
-PIECE_BYTES_MAX = 1024 * 1024
 PIPE_BYTES = 1024 * 1024
 """What the kernel keeps between the program and us; more is a privilege (pipe(7))."""
 BUFFER_BYTES = 256 * 1024
@@ -102,8 +103,8 @@ class _Running:
         self._input_awaited = False
         self._patience: asyncio.Timeout | None = None
         self._process: asyncio.subprocess.Process | None = None
-        self._output = asyncio.StreamReader(limit=BUFFER_BYTES)
-        self._pipes: list[asyncio.ReadTransport] = []
+        self._output: PipeEnd | None = None
+        self._pipes: list[asyncio.ReadTransport | PipeEnd] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._feeder: asyncio.Task[None] | None = None
 
@@ -119,7 +120,8 @@ class _Running:
                 start_new_session=True,
             )
             # The pipes are ours: a process's own ones would be smaller, and its end would wait for theirs.
-            await self._connect(self._output, output_end)
+            self._output = PipeEnd(output_end)
+            self._pipes.append(self._output)
             await self._connect(errors, errors_end)
         self._tasks = [asyncio.create_task(self._listen(errors)), asyncio.create_task(self._watch(self._process))]
         if stdin is not None:
@@ -139,7 +141,8 @@ class _Running:
 
     async def read(self) -> bytes:
         """The next piece; empty at the end."""
-        return await self._patiently(self._output.read(PIECE_BYTES_MAX))
+        assert self._output is not None, "started before"
+        return await self._patiently(self._output.read())
 
     async def finish(self, *, may_leave_input: bool) -> None:
         """Raises unless the program ended well. Its output has ended."""

@@ -133,7 +133,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class TableFacts:
-    """A table's contents: rows, and the digest of all rows in the order of its key, under fixed settings."""
+    """A table's contents: rows, and their RowDigest, whatever their order, under fixed settings."""
 
     name: str
     rows: int

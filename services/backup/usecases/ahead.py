@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 
-PIECE_BYTES = 1024 * 1024
-"""Small pieces are gathered to about this: each costs a turn through a thread."""
-PIECES_MAX = 4
+PIECE_BYTES = 256 * 1024
+"""Smaller pieces are gathered to about this: each costs a turn through a thread."""
+PIECES_MAX = 2
 """Held at once, beside the one that is being gathered."""
 
 
 async def ahead(source: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """The bytes of the source, in pieces of about PIECE_BYTES, read up to PIECES_MAX of them ahead.
+    """The bytes of the source, in pieces of PIECE_BYTES and more, read up to PIECES_MAX of them ahead.
 
     Raises what the source raises, once what came before it was given out. Closing it ends the reading, not the source.
     """
@@ -33,6 +33,9 @@ async def _read(source: AsyncIterator[bytes], queue: asyncio.Queue[bytes | BaseE
     gathered = bytearray()
     try:
         async for piece in source:
+            if not gathered and len(piece) >= PIECE_BYTES:
+                await queue.put(piece)
+                continue
             gathered += piece
             if len(gathered) >= PIECE_BYTES:
                 await queue.put(bytes(gathered))

@@ -1,4 +1,4 @@
-"""Makes a backup: one snapshot, its facts and its dump side by side, then the manifest, which alone makes it exist."""
+"""Makes a backup: one snapshot, its dump and its facts, then the manifest, which alone makes it exist."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ from services.backup.usecases.catalog import Listing
 from services.backup.usecases.remove import remove_backup
 from services.backup.usecases.repository import WRITING, Repository
 from services.backup.usecases.storing import OBJECT_BYTES_MAX, DumpStore, StoredDump, Wrapping
-from services.backup.usecases.together import together
 from services.backup.usecases.verify import Verify
 
 DUMP_FORMAT = "pgc/1"
@@ -187,7 +186,7 @@ class MakeBackup:
             )
 
     async def _take(self, attempt: _Attempt, running: Running) -> _Taken:
-        """Reads the facts and stores the dump, both of one snapshot, side by side."""
+        """Stores the dump and reads the facts, both of one snapshot: the dump first, whose rows are facts as well."""
         repository = self._repository
         wrapping = self._wrapping(attempt.wanted.kind, attempt.key)
 
@@ -201,7 +200,8 @@ class MakeBackup:
 
         async with running.step("dump") as say, self._source.snapshot() as snapshot:
             await repository.failpoints.reached("backup.snapshot_open")
-            facts, dump = await together(snapshot.facts(), store(snapshot))
+            dump = await store(snapshot)
+            facts = await snapshot.facts()
             if dump.dump_bytes < DUMP_BYTES_MIN:
                 raise errors.BackupFailed(f"pg_dump wrote {dump.dump_bytes} bytes, which cannot be a registry")
             say(f"{dump.dump_bytes} bytes of {sum(table.rows for table in facts.tables)} rows")

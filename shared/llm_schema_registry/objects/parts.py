@@ -6,10 +6,10 @@ import hashlib
 
 from llm_schema_registry.objects.store import PARTS_MAX, Part
 
-PART_BYTES = 8 * 1024 * 1024
-"""Of the first parts of an upload."""
+PART_BYTES = 5 * 1024 * 1024
+"""Of the first parts of an upload: the least that S3 takes, because several are in memory at once."""
 PARTS_PER_SIZE = 1_000
-"""Parts double in size after so many, so that PARTS_MAX never binds: with 8 MiB they hold 8 TiB."""
+"""Parts double in size after so many, so that PARTS_MAX never binds: with 5 MiB they hold 5 TiB."""
 
 
 def part_bytes(number: int, first_bytes: int) -> int:

@@ -220,5 +220,30 @@ def _descriptions() -> Any:
 
 
 def _body(content: bytes | None) -> dict[str, Any]:
-    """The body as a stream, which is sent in pieces; bytes at once would hold up the event loop."""
-    return {} if content is None else {"Body": io.BytesIO(content)}
+    """The body as a stream, which is sent in pieces; bytes at once would hold up the event loop.
+
+    Not BytesIO itself, of which aiohttp 3.14 makes a copy to learn its length.
+    """
+    return {} if content is None else {"Body": io.BufferedReader(_Raw(content))}
+
+
+class _Raw(io.RawIOBase):
+    """Bytes to be read, not copied."""
+
+    def __init__(self, content: bytes) -> None:
+        self._stream = io.BytesIO(content)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        return self._stream.readinto(buffer)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._stream.tell()

@@ -22,7 +22,7 @@ class S3Options:
         web identity, instance) and renews them.
     kms_key_id: objects are encrypted with this KMS key; None for keys of the store's own (AES256).
     request_seconds: for connecting, and for each silence of the store; transfers get more time by their size.
-    part_bytes, concurrency: an upload holds part_bytes times (concurrency + 3) at most, while parts have their first
+    part_bytes, concurrency: an upload holds part_bytes times (concurrency + 1) at most, while parts have their first
         size. retry_seconds: after this long no further attempt of one request is made.
     retry_pause_seconds: before the first repeat; doubles up to a limit, and is drawn between zero and that.
     list_page: objects of one page of a listing; 1,000 is S3's own limit.

@@ -20,8 +20,9 @@ from llm_schema_registry.objects.s3_put import Writer
 from llm_schema_registry.objects.s3_refusals import Refusal
 from llm_schema_registry.objects.store import ObjectDamaged, ObjectExists, Part, Placement, Stored
 
-QUEUED_PARTS = 2
-"""Full parts that wait, beside those that travel and the one that is filled."""
+QUEUED_PARTS = 0
+"""Full parts that wait, beside those that travel and the one that is filled: none, since a slow store makes every one
+of them stay in memory, and a fast one takes them at once."""
 ABORTS_MAX = 5
 """Parts that travel during an abort survive it, so it is repeated. Source: S3 API, AbortMultipartUpload."""
 ABORT_SECONDS = 30.0

@@ -7,16 +7,19 @@ import hashlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import psycopg
 import pytest
 from psycopg import sql
 
 from llm_schema_registry import errors
+from llm_schema_registry.kernel.clock import SystemClock
 from llm_schema_registry.kernel.postgres import Postgres, connect
 from services.backup.adapters.database_facts import read_facts
 from services.backup.adapters.postgres_source import PostgresSource
 from services.backup.domain.model import DatabaseFacts
+from services.backup.domain.row_digest import RowDigest
 from services.registry.adapters.postgres_store import PostgresStore
 from tests.fix_backup_database import Restore
 from tests.fix_registry import postgres_options
@@ -139,25 +142,55 @@ async def test_name_of_schema_does_not_enter(content_url: str) -> None:
 
 
 async def test_digest_is_that_of_copy(content_url: str) -> None:
-    """A table's digest is the SHA-256 of what COPY writes in the order of the key; its rows are the table's."""
+    """A table's digest is the sum of the SHA-256 of the rows that COPY writes; its rows are the table's."""
     facts = await facts_of(content_url)
 
     with psycopg.connect(content_url) as connection, connection.cursor() as cursor:
         connection.execute("SET TimeZone = 'UTC'")
-        for table, columns, key in (
-            ("schemas", "id, format, text, identity, semantic, create_time, dialect", "id"),
-            ("epochs", "id, parent, fork_position, start_time", "id"),
+        for table, columns in (
+            ("schemas", "id, format, text, identity, semantic, create_time, dialect"),
+            ("epochs", "id, parent, fork_position, start_time"),
         ):
-            statement = f"COPY (SELECT {columns} FROM registry.{table} ORDER BY {key}) TO STDOUT"
+            statement = f"COPY (SELECT {columns} FROM registry.{table} ORDER BY id DESC) TO STDOUT"
             with cursor.copy(statement.encode()) as stream:
-                digest = hashlib.sha256(b"".join(bytes(row) for row in stream)).digest()
+                numbers = [int.from_bytes(hashlib.sha256(bytes(row)).digest(), "little") for row in stream]
             found = next(each for each in facts.tables if each.name == table)
-            assert found.sha256 == digest
+            assert int.from_bytes(found.sha256, "little") == sum(numbers) % 2**256
         for each in facts.tables:
             count = cursor.execute(sql.SQL("SELECT count(*) FROM registry.{}").format(sql.Identifier(each.name)))
             assert count.fetchone() == (each.rows,)
     assert tuple(each.name for each in facts.tables) == TABLES
     assert facts.rows("schemas") > 6
+
+
+@pytest.mark.parametrize("set_by", ["DATABASE {database}", "ROLE postgres IN DATABASE {database}"])
+async def test_dump_tells_the_same_as_the_tables(content_url: str, program_folders: list[Path], set_by: str) -> None:
+    """The facts that a dump's rows spared reading the tables for are those of the tables, whatever settings are."""
+    with psycopg.connect(content_url, autocommit=True) as connection:
+        connection.execute(EXTRAS.encode())
+        target = set_by.format(database=connection.info.dbname)
+        for setting in ("TimeZone = 'Asia/Kolkata'", "bytea_output = 'escape'", "DateStyle = 'SQL, DMY'"):
+            connection.execute(f"ALTER {target} SET {setting}".encode())
+    source = PostgresSource(postgres_options(content_url), program_folders, SystemClock())
+    async with source, source.snapshot() as snapshot:
+        read = await snapshot.facts()
+        async for _ in snapshot.dump():
+            pass
+
+        told = await snapshot.facts()
+
+    assert told == read
+    assert told == replace(await facts_of(content_url), time=told.time, database_bytes=told.database_bytes)
+
+
+async def test_dump_that_lacks_rows(content_url: str) -> None:
+    """Facts are refused when the dump has another number of rows than the snapshot, or not all tables."""
+    async with await connect(postgres_options(content_url)) as connection:
+        with pytest.raises(errors.BackupFailed, match=r"has no rows of table changes, and the snapshot has \d+"):
+            await read_facts(connection, dumped={})
+    async with await connect(postgres_options(content_url)) as connection:
+        with pytest.raises(errors.BackupFailed, match=r"has 0 rows of table changes, and the snapshot has \d+"):
+            await read_facts(connection, dumped={"changes": RowDigest()})
 
 
 async def test_server_facts(content_url: str) -> None:

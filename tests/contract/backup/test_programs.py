@@ -21,7 +21,8 @@ from llm_schema_registry import errors
 from llm_schema_registry.kernel.postgres import PostgresOptions
 from services.backup.adapters import client_programs
 from services.backup.adapters.client_programs import find_programs, program_access
-from services.backup.adapters.programs import PIECE_BYTES_MAX, SAID_CHARACTERS_MAX, Command, ProgramFailed, run_program
+from services.backup.adapters.pipes import PIECE_BYTES_MAX
+from services.backup.adapters.programs import SAID_CHARACTERS_MAX, Command, ProgramFailed, run_program
 from tests.fix_backup_database import MakeStandIns
 
 ROOT = Path(__file__).resolve().parents[3]
