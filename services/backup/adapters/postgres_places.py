@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -35,6 +35,7 @@ SCHEMA = "registry"
 STALL_SECONDS = 300.0
 STATEMENT_SECONDS = 60.0
 """Of one statement about a database: none of them reads its data, but CREATE and DROP wait for the server's disk."""
+EMPTYING_SECONDS = 10.0
 FENCE_WAIT_SECONDS = 30.0
 """For a commit that holds the head's row."""
 MAINTENANCE_MEMORY_MB = 256
@@ -149,9 +150,21 @@ class DatabasePlaces:
                 async for _ in output:
                     pass
         except ProgramFailed as failed:
+            await self._empty(name)
             raise errors.RestoreFailed(f"the dump could not be loaded into {name}: {failed}") from failed
         await self._settle(name)
         await self._failpoints.reached("place.restored")
+
+    async def _empty(self, name: str) -> None:
+        """Gives back the room of a place that is to be dropped, as far as the server lets it.
+
+        DROP DATABASE begins with a checkpoint, and a server whose disk is full ends itself in one.
+        """
+        with suppress(errors.Error):
+            async with self._inside(name) as session:
+                with refused(f"emptying the database {name}"):
+                    await _set(session, "statement_timeout", EMPTYING_SECONDS)
+                    await session.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(SCHEMA)))
 
     def _session_options(self) -> str:
         """For a place that counts only when all of it is there: its commits need not wait for the disk one by one."""

@@ -335,15 +335,30 @@ class Prepare:
             after = page[-1].position
 
     async def _give_up(self, restore_id: str, failure: BaseException) -> None:
-        """Drops what was begun and says so in the journal. One that was prepared after all stays."""
-        # Where the store does not answer, the sweep finds a preparation that nobody works on.
+        """Drops what was begun and says so in the journal. One that was prepared after all stays.
+
+        One whose place cannot be dropped now, because the server is away, stays a preparation that nobody works on:
+        every replica looks for those, and the place would take the room that may be what is missing.
+        """
+        # Where the store does not answer, the sweep finds it as well.
         with suppress(errors.Error):
             restore = await self._journal.get(restore_id)
             if restore.state is not RestoreState.PREPARING:
                 return
+            told = str(failure) if isinstance(failure, errors.Error) else "the preparation did not end"
+            problem = restore.problem or told
             await self._scratch.drop(restore.scratch)
-            problem = str(failure) if isinstance(failure, errors.Error) else "the preparation did not end"
-            await self._journal.write(restore, state=RestoreState.FAILED, problem=problem)
+            if await self._gone(restore.scratch):
+                await self._journal.write(restore, state=RestoreState.FAILED, problem=problem)
+            elif not restore.problem:
+                await self._journal.write(restore, problem=problem)
+
+    async def _gone(self, name: str) -> bool:
+        """Whether there is no such place; False when that cannot be known."""
+        try:
+            return name not in await self._places.existing()
+        except errors.Error:
+            return False
 
     async def abandoned(self) -> list[Restore]:
         """Preparations that have not ended, whether somebody works on them or not."""

@@ -13,6 +13,7 @@ from services.backup.domain.restore import RestoreState
 from services.backup.domain.targets import AtBackup, AtPlace, AtTime
 from services.backup.usecases.prepare import follows
 from tests.backup_parts import HandClock
+from tests.fix_fault_table import FaultTable
 from tests.memory_places import Killed, Latest, Moments, Process, World, process, scratches
 
 
@@ -37,7 +38,7 @@ async def one(tmp_path: Path, world: World) -> Process:
     return made
 
 
-async def test_exactly_at_a_place(one: Process, world: World) -> None:
+async def test_exactly_at_a_place(one: Process, world: World, fault_table: FaultTable) -> None:
     """A restore to a place ends there, and its database is fenced."""
     for position in range(3, 7):
         prepared = await one.prepared(AtPlace(1, position))
@@ -45,6 +46,7 @@ async def test_exactly_at_a_place(one: Process, world: World) -> None:
         assert prepared.place == Place(1, position)
         assert world.databases[prepared.scratch].position == position
         assert world.databases[prepared.scratch].fenced
+    fault_table("T25", "target exactly at a commit, in the backup and in the archive", "ends there")
 
 
 async def test_exactly_at_a_time(one: Process, world: World) -> None:
@@ -58,7 +60,7 @@ async def test_exactly_at_a_time(one: Process, world: World) -> None:
 @pytest.mark.parametrize(
     "target", [AtPlace(1, 2), AtPlace(1, 7), AtPlace(2, 3), AtBackup("01J00000000000000000000000")]
 )
-async def test_unreachable(one: Process, world: World, target: AtPlace | AtBackup) -> None:
+async def test_unreachable(one: Process, world: World, target: AtPlace | AtBackup, fault_table: FaultTable) -> None:
     """A target before the oldest backup, behind the archive, on an unknown line or of no backup is an error, and never
     something near it."""
     with pytest.raises(errors.TargetUnreachable):
@@ -66,17 +68,19 @@ async def test_unreachable(one: Process, world: World, target: AtPlace | AtBacku
 
     assert scratches(world) == []
     assert await one.journal.list() == []
+    fault_table("T25", f"target {target}", "TARGET_UNREACHABLE, never something near it")
 
 
-async def test_target_before_everything(one: Process, world: World) -> None:
+async def test_target_before_everything(one: Process, world: World, fault_table: FaultTable) -> None:
     """A time before the oldest backup is an error that tells what is near."""
     with pytest.raises(errors.TargetUnreachable) as refused:
         await one.prepared(AtTime(world.live.history[0].time))
 
     assert refused.value.metadata["nearest_after"] == "1/3"
+    fault_table("T25", "target before the first backup", "TARGET_UNREACHABLE, names the nearest after it")
 
 
-async def test_gap(one: Process, world: World) -> None:
+async def test_gap(one: Process, world: World, fault_table: FaultTable) -> None:
     """A segment that is gone makes what lies behind it unreachable; what is before it can be reached."""
     world.register()
     await one.archive()
@@ -88,9 +92,10 @@ async def test_gap(one: Process, world: World) -> None:
         await one.prepared(AtPlace(1, 7))
 
     assert (await one.prepared(AtPlace(1, 3))).place == Place(1, 3)
+    fault_table("T25", "target inside a gap of the archive", "TARGET_UNREACHABLE; what is before it can be reached")
 
 
-async def test_abandoned_tail_is_not_entered(one: Process, world: World) -> None:
+async def test_abandoned_tail_is_not_entered(one: Process, world: World, fault_table: FaultTable) -> None:
     """After a restore to an earlier place, a restore to a moment of the first line ends before what was abandoned, and
     `latest` follows the new line."""
     await one.activated(await one.prepared(AtPlace(1, 4)), "2@1/6")
@@ -107,6 +112,7 @@ async def test_abandoned_tail_is_not_entered(one: Process, world: World) -> None
     assert [change.place for change in world.databases[latest.scratch].history] == served
     assert earlier.place == Place(1, 4)
     assert [change.epoch for change in world.databases[abandoned.scratch].history] == [1] * 6
+    fault_table("T25", "targets across the line of an earlier restore", "latest on the new line, the left one by name")
 
 
 async def test_lost_right_after_a_restore(one: Process, world: World) -> None:
@@ -178,6 +184,32 @@ async def test_dead_preparation_that_made_nothing_yet(tmp_path: Path, one: Proce
 
     (restore,) = await one.journal.list()
     assert restore.state is RestoreState.FAILED
+
+
+async def test_place_that_cannot_be_dropped_now(one: Process, world: World) -> None:
+    """A preparation that fails while the server is away stays one until its place is dropped; its problem is kept."""
+
+    def fail(_: int, name: str) -> None:
+        if name == "restored":
+            world.down = True
+            raise errors.RestoreFailed("no space left")
+
+    one.moments.act = fail
+    with pytest.raises(errors.RestoreFailed):
+        await one.prepared()
+    one.moments.act = lambda _count, _name: None
+    (waiting,) = await one.prepare.abandoned()
+    await one.prepare.sweep()
+    (still,) = await one.journal.list()
+    world.down = False
+
+    await one.prepare.sweep()
+
+    (ended,) = await one.journal.list()
+    assert (waiting.state, waiting.problem) == (RestoreState.PREPARING, "no space left")
+    assert still == waiting, "a sweep that cannot drop it writes nothing"
+    assert (ended.state, ended.problem) == (RestoreState.FAILED, "no space left")
+    assert scratches(world) == []
 
 
 async def test_sweep_leaves_what_is_used(one: Process, world: World) -> None:
