@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from llm_schema_registry import errors
+from llm_schema_registry.operations import ids
+from llm_schema_registry.operations.operation import OperationKind
+from llm_schema_registry.operations.operations import Operations
 from services.backup.adapters.recipients import system_dice
-from services.backup.domain import ids
-from services.backup.domain.operation import OperationKind
 from services.backup.domain.restore import Restore, RestoreState
 from services.backup.usecases import repair as module
-from services.backup.usecases.operations import Operations
 from services.backup.usecases.repair import ACTOR, Repair
 from services.backup.usecases.repository import RESTORING
 from services.backup.usecases.swap import SWAP_TIMES
