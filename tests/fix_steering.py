@@ -14,7 +14,7 @@ import pytest
 from deploy.local.ports import free_port
 from services.backup.adapters.recipients import generate_key_file, generate_signing_key
 from tests import fix_service
-from tests.fix_admin import admin_environment
+from tests.fix_admin import ADMIN_TOKEN, admin_environment
 from tests.fix_backup import backup_environment
 
 if TYPE_CHECKING:  # Imported at run time, they would be there before pytest could register them as plugins.
@@ -39,6 +39,16 @@ class System:
     def services(self) -> list[Service]:
         """All of them, in the order in which they start."""
         return [*self.registries, self.backup, self.admin]
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The program's settings."""
+        return {
+            "LLMSR_TARGET": self.registries[0].target,
+            "LLMSR_BACKUP_TARGET": self.backup.target,
+            "LLMSR_ADMIN_TARGET": self.admin.target,
+            "LLMSR_ADMIN_TOKEN": ADMIN_TOKEN,
+        }
 
     def start(self) -> None:
         """Starts all of them."""
