@@ -22,7 +22,7 @@ from services.admin.settings import AdminServiceSettings, PeersSettings
 from services.admin.usecases.modes import Modes
 from services.admin.usecases.office import SystemOffice
 from services.admin.usecases.shutdown import Here, Shutdown
-from services.admin.usecases.smoke import Smoke
+from services.admin.usecases.smoke import CHECK_SECONDS, Smoke
 from services.admin.usecases.status import Status
 from services.admin.usecases.steer import Steer
 
@@ -81,7 +81,7 @@ async def assemble(setting: Setting, stack: AsyncExitStack) -> Assembly:
         office=office,
         modes=Modes(steer, office, setting.report),
         shutdown=Shutdown(peers, operations, office, store, here),
-        smoke=Smoke(RegistryPeer(peers, tls, settings.peers.timeout_seconds), clock, setting.instance_id),
+        smoke=Smoke(RegistryPeer(peers, tls, CHECK_SECONDS), clock, setting.instance_id),
     )
 
 
