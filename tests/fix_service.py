@@ -58,6 +58,11 @@ class Service:
         return self._process.pid
 
     @property
+    def status(self) -> int | None:
+        """How the process ended; None while it runs, and when it was not started."""
+        return self._process.poll() if self._process is not None else None
+
+    @property
     def log(self) -> str:
         """Everything that the process logged."""
         return (self.folder / "log").read_text()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
+
+from google.protobuf.message import Message
 
 from llm_schema_registry.admin.v1 import admin_service_pb2_grpc
 from llm_schema_registry.kernel.dependencies import DependencyCheck
@@ -13,6 +16,7 @@ from llm_schema_registry.kernel.process import Definition, Parts, ReloadHook, Ru
 from llm_schema_registry.operation.v1 import operation_service_pb2_grpc
 from llm_schema_registry.operations.service import OperationService
 from services.admin.assembly import Assembly, Setting, assemble
+from services.admin.codec import shutdown as shutdown_codec
 from services.admin.handlers.answers import Answers
 from services.admin.handlers.system import AdminService, SystemVerbs
 from services.admin.settings import AdminServiceSettings
@@ -43,6 +47,15 @@ async def build(runtime: Runtime[AdminServiceSettings]) -> AsyncIterator[Parts[A
     async def replace_credential(newer: AdminServiceSettings) -> None:
         credential.replace(*_admin(newer))
 
+    background = [asyncio.create_task(assembly.shutdown.keep(), name="shutdowns")]
+
+    async def end_background() -> None:
+        await assembly.shutdown.close()
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+
+    steps.add("end background work", end_background)
     steps.add("end operations", end_operations, settings.server.grace_seconds + CLOSING_SECONDS)
     yield Parts(
         servicers=servicers(assembly, runtime),
@@ -57,8 +70,14 @@ DEFINITION = Definition(name="admin", settings=AdminServiceSettings, build=build
 
 def servicers(assembly: Assembly, runtime: Runtime[AdminServiceSettings]) -> Sequence[Servicer]:
     """The services of the contract."""
-    answers = Answers()
-    system = AdminService(assembly.peers, SystemVerbs(assembly.status, assembly.steer))
+
+    async def shown_shutdown(operation: str) -> Message | None:
+        record = await assembly.shutdown.get(operation)
+        return shutdown_codec.record(record) if record is not None else None
+
+    answers = Answers({"shutdown": shown_shutdown})
+    verbs = SystemVerbs(assembly.status, assembly.steer, assembly.modes, assembly.shutdown, assembly.smoke)
+    system = AdminService(assembly.peers, verbs, answers)
     shown = OperationService(assembly.operations, answers, runtime.clock)
     return [
         Servicer(

@@ -17,7 +17,12 @@ from llm_schema_registry.operations.leases import Leases
 from llm_schema_registry.operations.operations import Operations
 from services.admin.adapters.backup_peer import BackupPeer
 from services.admin.adapters.control_peers import ControlPeers, PeerOptions
+from services.admin.adapters.registry_peer import RegistryPeer
 from services.admin.settings import AdminServiceSettings, PeersSettings
+from services.admin.usecases.modes import Modes
+from services.admin.usecases.office import SystemOffice
+from services.admin.usecases.shutdown import Here, Shutdown
+from services.admin.usecases.smoke import CHECK_SECONDS, Smoke
 from services.admin.usecases.status import Status
 from services.admin.usecases.steer import Steer
 
@@ -48,6 +53,10 @@ class Assembly:
     backup: BackupPeer
     steer: Steer
     status: Status
+    office: SystemOffice
+    modes: Modes
+    shutdown: Shutdown
+    smoke: Smoke
 
 
 async def assemble(setting: Setting, stack: AsyncExitStack) -> Assembly:
@@ -58,14 +67,21 @@ async def assemble(setting: Setting, stack: AsyncExitStack) -> Assembly:
     tls = _tls(settings.peers)
     peers = ControlPeers(_peers(settings.peers, tls))
     backup = BackupPeer(peers, tls, settings.peers.timeout_seconds)
+    leases = Leases(store, clock, setting.instance_id)
+    office, steer = SystemOffice(leases, operations), Steer(peers)
+    here = Here(setting.instance_id, clock, setting.report)
     return Assembly(
         store=store,
-        leases=Leases(store, clock, setting.instance_id),
+        leases=leases,
         operations=operations,
         peers=peers,
         backup=backup,
-        steer=Steer(peers),
+        steer=steer,
         status=Status(peers, backup, operations, clock),
+        office=office,
+        modes=Modes(steer, office, setting.report),
+        shutdown=Shutdown(peers, operations, office, store, here),
+        smoke=Smoke(RegistryPeer(peers, tls, CHECK_SECONDS), clock, setting.instance_id),
     )
 
 

@@ -6,6 +6,7 @@ The object store's port is llm_schema_registry.objects.store; operations and lea
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Protocol
 
 from services.admin.domain.system import Address, MetricPoint, Option, Process, Protection, State
@@ -63,4 +64,60 @@ class Protections(Protocol):
 
     async def running_operations(self) -> Sequence[str]:
         """Names of operations that run there; at most 50. Raises errors.PeerUnreachable."""
+        ...
+
+
+class Trial(Protocol):
+    """The registry as a client calls it. Methods raise the registry's own errors, and errors.PeerUnreachable."""
+
+    async def health(self) -> bool:
+        """Whether the standard health service says that it serves."""
+        ...
+
+    async def subjects(self, prefix: str, *, limit: int) -> Sequence[tuple[str, datetime]]:
+        """The first subjects whose names begin with a prefix, deleted ones too, and when each was last changed."""
+        ...
+
+    async def register(self, subject: str, text: str) -> tuple[int, int]:
+        """Registers a JSON Schema; its version's number and its id. A repeat returns the same."""
+        ...
+
+    async def latest(self, subject: str) -> tuple[int, int]:
+        """Number and schema id of a subject's newest version."""
+        ...
+
+    async def text(self, schema_id: int) -> str:
+        """The content of an id."""
+        ...
+
+    async def version(self, subject: str, number: int) -> tuple[int, str]:
+        """Schema id and content of a version."""
+        ...
+
+    async def compatible(self, subject: str, text: str) -> bool:
+        """Whether a candidate may follow the subject's versions, backward."""
+        ...
+
+    async def valid_schema(self, text: str) -> bool:
+        """Whether a text is a JSON Schema."""
+        ...
+
+    async def valid_data(self, schema_id: int, data: str) -> bool:
+        """Whether data fits a schema."""
+        ...
+
+    async def now(self) -> str:
+        """The token of this moment in the history, as a watch that begins now tells it."""
+        ...
+
+    async def seen(self, token: str, subject: str) -> bool:
+        """Waits until a watch from the token tells a registration under the subject. True then; it does not give up."""
+        ...
+
+    async def remove(self, subject: str) -> None:
+        """Deletes every version of a subject. One that has none is left as it is."""
+        ...
+
+    async def purge(self, subject: str) -> None:
+        """Purges a subject that was deleted. One that is purged, or never was, is left as it is."""
         ...

@@ -110,7 +110,8 @@ class ControlPeers:
 def _told(address: Address, failed: errors.Error) -> errors.Error:
     """What a replica answered, or that it did not, with its address."""
     where = {"service": address.service, "address": address.target}
-    if failed.code in {errors.Code.UNAVAILABLE, errors.Code.DEADLINE_EXCEEDED}:
+    # CANCELLED: the process ended in the middle of the call.
+    if failed.code in {errors.Code.UNAVAILABLE, errors.Code.DEADLINE_EXCEEDED, errors.Code.CANCELLED}:
         return errors.PeerUnreachable(
             f"{address.service} at {address.target} does not answer: {failed.message}", metadata=where, retry_seconds=1
         )

@@ -20,6 +20,7 @@ from services.admin.domain.system import (
     Protection,
     Replica,
     ReplicaOptions,
+    SmokeCheck,
     State,
     SystemStatus,
 )
@@ -125,6 +126,13 @@ def protection(value: Protection) -> system_pb2.ProtectionStatus:
         last_drill_time=timestamp(value.last_drill_time),
         last_drill_passed=value.last_drill_passed,
         recovery_time=duration(value.recovery_seconds),
+    )
+
+
+def smoke_check(value: SmokeCheck) -> system_pb2.SmokeCheck:
+    """One thing that was tried."""
+    return system_pb2.SmokeCheck(
+        name=value.name, passed=value.passed, duration=duration(value.seconds), message=value.message
     )
 
 

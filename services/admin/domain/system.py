@@ -141,3 +141,13 @@ class SystemStatus:
     protection: Protection | None
     running_operations: Sequence[str]
     problems: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class SmokeCheck:
+    """One thing that was tried. message: what was found, for a person; always there when it did not pass."""
+
+    name: str
+    passed: bool
+    seconds: float
+    message: str = ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Mapping
+
 from google.protobuf.message import Message
 
 from llm_schema_registry.operation.v1 import operation_pb2
@@ -9,16 +11,24 @@ from llm_schema_registry.operations import messages
 from llm_schema_registry.operations.operation import Operation
 from llm_schema_registry.operations.operations import Request
 
+Show = Callable[[str], Awaitable[Message | None]]
+"""The message of a result by its id; None when it is not there."""
+
 
 class Answers:
-    """Makes messages of operations. Each service of this process adds how its results are shown."""
+    """Makes messages of operations."""
+
+    def __init__(self, results: Mapping[str, Show]) -> None:
+        """results: how those of each kind of Subject are shown."""
+        self._results = results
 
     async def operation(self, operation: Operation) -> operation_pb2.Operation:
         """See llm_schema_registry.operations.service.Answers."""
         return messages.operation(operation, await self._subject(operation))
 
     async def _subject(self, operation: Operation) -> Message | None:
-        return None
+        show = self._results.get(operation.subject.kind)
+        return await show(operation.subject.id) if show is not None and operation.subject.id else None
 
 
 def asked(request_id: str, request: Message) -> Request:

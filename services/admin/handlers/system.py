@@ -5,11 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from llm_schema_registry import errors
 from llm_schema_registry.admin.v1 import admin_service_pb2 as pb
 from llm_schema_registry.admin.v1 import admin_service_pb2_grpc as rpc
+from llm_schema_registry.kernel.calls import current_caller
 from services.admin.codec import nouns
+from services.admin.handlers.answers import Answers, asked
 from services.admin.handlers.fields import Fields
 from services.admin.ports import Peers
+from services.admin.usecases.modes import Modes
+from services.admin.usecases.shutdown import Shutdown, Wish
+from services.admin.usecases.smoke import Smoke
 from services.admin.usecases.status import Status
 from services.admin.usecases.steer import Steer
 
@@ -20,25 +26,45 @@ class SystemVerbs:
 
     status: Status
     steer: Steer
+    modes: Modes
+    shutdown: Shutdown
+    smoke: Smoke
 
 
 class AdminService(rpc.AdminServiceServicer):
     """Shows and steers the whole system."""
 
-    def __init__(self, peers: Peers, verbs: SystemVerbs) -> None:
+    def __init__(self, peers: Peers, verbs: SystemVerbs, answers: Answers) -> None:
         self._peers = peers
         self._verbs = verbs
+        self._answers = answers
 
     async def GetSystemStatus(self, request: pb.GetSystemStatusRequest, context: Any) -> pb.GetSystemStatusResponse:
         """See the contract."""
         return pb.GetSystemStatusResponse(status=nouns.status(await self._verbs.status.system()))
+
+    async def Shutdown(self, request: pb.ShutdownRequest, context: Any) -> pb.ShutdownResponse:
+        """See the contract."""
+        fields = Fields(self._peers.services)
+        wish = Wish(
+            services=fields.services(request.services, self._peers.services),
+            mode=fields.shutdown_mode(request.mode),
+            cause=fields.cause(request.cause),
+            replica_seconds=fields.replica_seconds(request.replica_timeout, given=request.HasField("replica_timeout")),
+        )
+        request_id = fields.request_id(request.request_id)
+        fields.require_valid()
+        operation = await self._verbs.shutdown.begin(
+            wish, actor=current_caller().name, request=asked(request_id, request)
+        )
+        return pb.ShutdownResponse(operation=await self._answers.operation(operation))
 
     async def SetMode(self, request: pb.SetModeRequest, context: Any) -> pb.SetModeResponse:
         """See the contract."""
         fields = Fields(self._peers.services)
         mode, services = fields.mode(request.mode), fields.services(request.services)
         fields.require_valid()
-        found = await self._verbs.steer.set_mode(services, mode)
+        found = await self._verbs.modes.set(services, mode)
         return pb.SetModeResponse(replicas=[nouns.outcome(each) for each in found])
 
     async def FlushCaches(self, request: pb.FlushCachesRequest, context: Any) -> pb.FlushCachesResponse:
@@ -58,3 +84,15 @@ class AdminService(rpc.AdminServiceServicer):
         fields.require_valid()
         found = await self._verbs.steer.options(service)
         return pb.GetEffectiveConfigResponse(replicas=[nouns.replica_config(each) for each in found])
+
+    async def RunSmokeTest(self, request: pb.RunSmokeTestRequest, context: Any) -> pb.RunSmokeTestResponse:
+        """See the contract."""
+        checks = await self._verbs.smoke.run()
+        return pb.RunSmokeTestResponse(
+            passed=all(each.passed for each in checks),
+            checks=[nouns.smoke_check(each) for each in checks],
+            subject=self._verbs.smoke.subject,
+        )
+
+    async def GetCapacityReport(self, request: Any, context: Any) -> pb.GetCapacityReportResponse:
+        raise errors.MethodUnknown("not here yet")

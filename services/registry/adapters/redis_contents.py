@@ -143,10 +143,12 @@ class RedisContents:
                         keys.clear()
                 if keys:
                     removed += await self._client.unlink(*keys)
-        except (RedisError, OSError, TimeoutError):
+        except TimeoutError:
             raise Overloaded(
                 f"Redis did not remove every entry within {FLUSH_SECONDS_MAX:g} s: {removed} are gone. Repeat."
             ) from None
+        except (RedisError, OSError):
+            raise Overloaded(f"Redis cannot be reached: {removed} entries are gone. Repeat.") from None
         return removed
 
     async def _read(self, space: str, ids: Sequence[int]) -> dict[int, Schema]:

@@ -15,8 +15,8 @@ from typing import Annotated, Any
 
 import typer
 
-from llm_schema_registry.cli import backup, config, logs, restore, schema
-from llm_schema_registry.cli.command import parameters
+from llm_schema_registry.cli import backup, config, logs, restore, schema, smoke, system
+from llm_schema_registry.cli.command import command, parameters
 from llm_schema_registry.cli.exit_codes import ExitCode, UsageFault
 from llm_schema_registry.cli.output import Output, OutputFormat
 from llm_schema_registry.cli.session import GlobalOptions
@@ -40,6 +40,8 @@ app.add_typer(backup.app, name="backup")
 app.add_typer(restore.app, name="restore")
 app.add_typer(config.app, name="config")
 app.add_typer(logs.app)
+app.add_typer(system.app, name="system")
+command(app, smoke.Smoke, examples=smoke.EXAMPLES)(smoke.smoke)
 
 
 def _version(wanted: bool) -> None:  # typer calls it so.

@@ -10,6 +10,7 @@ from google.protobuf import any_pb2
 from google.protobuf.descriptor_pool import Default
 from google.protobuf.message import Message
 
+from llm_schema_registry.admin.v1 import system_pb2
 from llm_schema_registry.backup.v1 import backup_pb2, restore_pb2
 from llm_schema_registry.cli.messages import as_document, label, moment, seconds
 from llm_schema_registry.cli.progress import Amount, Step, StepState
@@ -21,6 +22,7 @@ KINDS: tuple[type[Message], ...] = (
     backup_pb2.Verification,
     backup_pb2.Drill,
     restore_pb2.Restore,
+    system_pb2.ShutdownRecord,
 )
 """What operations work on and make. JSON of an operation needs their descriptors loaded."""
 _STATES = {
@@ -81,9 +83,9 @@ def record(operation: operation_pb2.Operation) -> Iterator[tuple[str, object]]:
     yield from ((name, value) for name, value in facts if value)
 
 
-def how_to_go_on(name: str) -> str:
-    """How an operation is watched and cancelled."""
-    return f"Watch it: llmsr backup watch {name}\nCancel it: llmsr backup cancel {name}"
+def how_to_go_on(name: str, noun: str = "backup") -> str:
+    """How an operation is watched and cancelled. noun: whose commands do it."""
+    return f"Watch it: llmsr {noun} watch {name}\nCancel it: llmsr {noun} cancel {name}"
 
 
 def step(message: operation_pb2.OperationStep) -> Step:

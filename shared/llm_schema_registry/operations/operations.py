@@ -27,6 +27,7 @@ from llm_schema_registry.objects.store import (
     ObjectNotFound,
     ObjectStore,
     ObjectTooLarge,
+    Stored,
 )
 from llm_schema_registry.operations import ids, keys
 from llm_schema_registry.operations.operation import (
@@ -63,6 +64,10 @@ UNDO_SECONDS = 5.0
 
 Work = Callable[["Running"], Awaitable[Subject]]
 Report = Callable[..., None]
+
+
+class HandedOver(Exception):
+    """Raised by work that another process goes on with: the operation stays on record as running. See `adopt`."""
 
 
 class Running:
@@ -240,6 +245,19 @@ class Operations:
             return await self.get(self._name(kind, request_id))
         return None
 
+    async def adopt(self, name: str, work: Work) -> Operation:
+        """Goes on with an operation that another process handed over, also when that was long ago.
+
+        One that has ended is returned as it is. Raises errors.OperationNotFound, errors.ObjectStoreUnavailable.
+        """
+        operation, _ = await self._recorded(name)
+        if operation.done or name in self._tasks:
+            return operation
+        operation = replace(operation, instance_id=self._instance_id)
+        await self._store.put(keys.operation(name), _encode(operation))
+        self._start(operation, work)
+        return operation
+
     async def wait(self, name: str) -> Operation:
         """The operation of this process, once it has ended."""
         task = self._tasks.get(name)
@@ -367,6 +385,10 @@ class Operations:
             recorder.cancel()
             await asyncio.gather(recorder, return_exceptions=True)
             self._end(running, work)
+        if not running.operation.done:
+            self._report("operation handed over", operation=name)
+            await self._record(running.operation)
+            return
         failed = running.operation.error
         facts = {"reason": failed.reason, "message": failed.message} if failed else {}
         self._report("operation ended", operation=name, failed=failed is not None, **facts)
@@ -382,6 +404,11 @@ class Operations:
         if running.made is not None:
             # Also when it was cancelled in its last moment: nothing was undone then.
             running.end(subject=running.made)
+        elif isinstance(failure, HandedOver):
+            del self._tasks[name]
+            running.ended.set()
+            running.changed.set()
+            return
         elif isinstance(failure, errors.Error):
             running.end(error=_failed(failure))
         elif failure is not None:
@@ -423,7 +450,8 @@ class Operations:
             return False
         return True
 
-    async def _read(self, name: str) -> Operation:
+    async def _recorded(self, name: str) -> tuple[Operation, Stored]:
+        """The operation as its record says, and the record."""
         try:
             content, stored = await self._store.get(keys.operation(name))
         except (ObjectNotFound, ValueError):
@@ -431,9 +459,12 @@ class Operations:
         except (ObjectDamaged, ObjectTooLarge):
             raise _unreadable(name) from None
         try:
-            operation = from_document(json.loads(content))
+            return from_document(json.loads(content)), stored
         except (ValueError, KeyError, TypeError, AttributeError):
             raise _unreadable(name) from None
+
+    async def _read(self, name: str) -> Operation:
+        operation, stored = await self._recorded(name)
         if operation.done or await self._store.now() - stored.modify_time < timedelta(seconds=SILENT_SECONDS):
             return operation
         gone = errors.OperationCancelled(

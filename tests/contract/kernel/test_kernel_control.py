@@ -17,6 +17,7 @@ from llm_schema_registry.client.decode import from_rpc_error
 from llm_schema_registry.control.v1 import control_service_pb2 as pb
 from llm_schema_registry.control.v1 import process_pb2
 from llm_schema_registry.kernel.lifecycle import MODES, State
+from llm_schema_registry.kernel.serving import EXIT_RESTART
 from llm_schema_registry.kernel.settings_sources import CONFIG_FILE
 from tests.fix_echo import CONTROL_TOKEN, open_channel
 from tests.fix_echo_process import ADMIN, BEARER, LOOPBACK, Spawn, control_stub, mtls, refuses
@@ -181,3 +182,40 @@ async def test_reload_applies_what_may_change(spawn: Spawn, tmp_path: Path) -> N
     assert await echo.end() == 0
     assert "ready" not in echo.events
     assert "stopped" in echo.events
+
+
+async def test_stop_with_restart_asks_for_a_successor(spawn: Spawn) -> None:
+    """The process ends in order and with status 75; a second Stop without the wish does not take it back."""
+    echo = await spawn({"server.drain_seconds": "0.2"})
+    ready = await echo.line("ready")
+    async with open_channel(ready["grpc_port"]) as channel:
+        stub: Any = control_stub(channel)
+        await stub.Stop(pb.StopRequest(cause="new version", restart=True), metadata=BEARER)
+        await stub.Stop(pb.StopRequest(), metadata=BEARER)
+
+    assert await echo.end() == EXIT_RESTART == 75
+    assert [line["failed_steps"] for line in echo.lines if line["event"] == "stopped"] == [0]
+
+
+async def test_metrics_are_those_of_the_page(spawn: Spawn) -> None:
+    """Counters, gauges and histograms as they are now; of a histogram the count and the total."""
+    echo = await spawn()
+    ready = await echo.line("ready")
+    async with open_channel(ready["grpc_port"]) as channel:
+        stub: Any = control_stub(channel)
+        for _ in range(3):
+            await stub.GetState(pb.GetStateRequest(), metadata=BEARER)
+        answer = await stub.GetMetrics(pb.GetMetricsRequest(), metadata=BEARER)
+        flushed = await stub.FlushCaches(pb.FlushCachesRequest(), metadata=BEARER)
+
+    assert {point.kind for point in answer.points} == {"counter", "gauge", "histogram"}
+    durations = [
+        point
+        for point in answer.points
+        if point.name == "grpc.server.call.duration" and "GetState" in "".join(point.attributes.values())
+    ]
+    assert [point.count for point in durations] == [3]
+    assert durations[0].unit == "s"
+    assert 0 < durations[0].value < 30
+    assert answer.time.seconds
+    assert list(flushed.caches) == []

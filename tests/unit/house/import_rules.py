@@ -44,7 +44,7 @@ class Layer:
 
 ERRORS = f"{PACKAGE}.errors"
 KERNEL = f"{PACKAGE}.kernel"
-WIRE = frozenset({"google", "grpc", "grpc_status"})
+WIRE = frozenset({"google", "grpc", "grpc_health", "grpc_status"})
 
 LAYERS = (
     Layer("services/*/domain/*", ("{service}.domain", ERRORS, IDS), FORMAT_LIBRARIES | PURE_LIBRARIES, IMPURE),
