@@ -42,6 +42,7 @@ class Facts:
     database_role: str
     database_password: Path
     control_token: Path
+    admin_token: Path
     valkey_port: int
 
 
@@ -78,6 +79,7 @@ def _commands(facts: Facts) -> list[str]:
     lines += ["", "  Make a backup, see what there is:", ""]
     lines += [f"{_path(_beside('llmsr'))} {target}backup create" for target in _backup_target(facts)]
     lines += [f"{_path(_beside('llmsr'))} {target}backup list" for target in _backup_target(facts)]
+    lines += _admin_commands(facts)
     lines += ["", "  Health:", ""]
     lines += [_grpcurl(address, "grpc.health.v1.Health/Check", {})]
     lines += [_buf_curl(address, "grpc.health.v1.Health/Check", {})]
@@ -94,6 +96,17 @@ def _commands(facts: Facts) -> list[str]:
 def _backup_target(facts: Facts) -> list[str]:
     """The option that names the backup service, once, when there is one."""
     return [f"--backup-target {HOST}:{service.grpc_port} " for service in facts.services if service.name == "backup"]
+
+
+def _admin_commands(facts: Facts) -> list[str]:
+    """How the whole system is seen and steered, when there is an admin service."""
+    admin = next((service for service in facts.services if service.name == "admin"), None)
+    if admin is None:
+        return []
+    where = f"--admin-target {HOST}:{admin.grpc_port} --admin-token-file {_path(facts.admin_token)}"
+    program = f"{_path(_beside('llmsr'))} {where}"
+    verbs = ("system status", "smoke", "system restart --apply", "system shutdown --apply")
+    return ["", "  See the whole system, try it, restart or stop it:", "", *(f"{program} {verb}" for verb in verbs)]
 
 
 def _grpcurl(address: str, method: str, request: object) -> str:

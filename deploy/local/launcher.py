@@ -1,6 +1,7 @@
 """Starts a whole registry on this machine and stops it in order.
 
-Start: PostgreSQL and Valkey together → role and database → services. Stop: services together → Valkey → PostgreSQL.
+Start: PostgreSQL and Valkey together → role and database → services. Stop: services one after the other in the order of
+the plan → Valkey → PostgreSQL. A service that ends with the status that asks for it is started again.
 Every child is a session of its own, so Ctrl-C reaches the launcher only; and the kernel stops each child when the
 launcher dies, so kill -9 leaves none behind.
 """
@@ -13,7 +14,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -39,6 +40,10 @@ Say = Callable[[str], None]
 
 class Interrupted(Exception):
     """A signal asked to stop."""
+
+
+class AllEnded(Exception):
+    """Every service has ended in order, as somebody asked it to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +96,7 @@ class Launcher:
     def run(self) -> int:
         """Starts everything, waits for a signal or the end of a child, stops everything; returns the exit code.
 
-        0 after a signal, 1 when something failed or the stop was forced.
+        0 after a signal and when all services were stopped in order, 1 when something failed or the stop was forced.
         """
         code = 0
         try:
@@ -99,6 +104,8 @@ class Launcher:
             self._watch()
         except Interrupted:
             self._say("stopping (Ctrl-C again forces)")
+        except AllEnded:
+            self._say("every service was stopped: stopping the rest")
         except (ChildFailed, psycopg.Error, subprocess.SubprocessError, OSError) as error:
             # Ctrl-C in the middle of initdb reaches it too: its failure is then no failure of ours.
             code = 0 if self._signals.count else 1
@@ -127,6 +134,7 @@ class Launcher:
             database_url=database_url,
             redis_url=redis_url,
             control_token=self._home.secret("control_token"),
+            admin_token=self._home.secret("admin_token"),
         )
         folder = self._home.write_secrets("service-secrets", secrets)
         for service in self._plan.services:
@@ -140,6 +148,7 @@ class Launcher:
     def _place(self, service: Service, secrets_folder: Path) -> Placed:
         self._make_first(service)
         grpc_port, http_port = preferred_port(service.grpc_port), preferred_port(service.http_port)
+        ports = {placed.service.name: placed.grpc_port for placed in self._placed} | {service.name: grpc_port}
         child = Child(
             name=service.name,
             command=service.program,
@@ -147,7 +156,7 @@ class Launcher:
             stop_signal=signal.SIGTERM,
             cwd=ROOT,
             env={
-                **services.options(service, self._home.path, grpc_port=grpc_port, http_port=http_port),
+                **services.options(service, self._home.path, ports, http_port=http_port),
                 services.SECRETS_FOLDER_VARIABLE: str(secrets_folder),
                 "PYTHONPATH": _search_path(),
             },
@@ -182,42 +191,53 @@ class Launcher:
 
         def ready_or_stopped() -> bool:
             self._signals.check()
-            self._check_children(apart_from=child)
+            self._check_children({child.name})
             return ready()
 
         child.wait_until(ready_or_stopped, limit_seconds=READY_SECONDS)
 
     def _watch(self) -> None:
-        """Returns never: raises Interrupted at a signal, ChildFailed when a child ends by itself."""
+        """Returns never: raises Interrupted at a signal, AllEnded, ChildFailed when a child ends otherwise.
+
+        A service that ended in order, because it was asked to, stays ended; the others go on.
+        """
+        ended: set[str] = set()
         while True:
             self._signals.check()
-            self._check_children()
+            for placed in self._placed:
+                child = placed.child
+                if child.exit_code == services.RESTART:
+                    self._say(f"{child.name} asks to be started again")
+                    child.start()
+                elif child.exit_code == 0 and child.name not in ended:
+                    ended.add(child.name)
+                    self._say(f"{child.name} was stopped")
+            if len(ended) == len(self._placed):
+                raise AllEnded
+            self._check_children(ended)
             time.sleep(POLL_SECONDS)
 
     def _children(self) -> list[Child]:
         """Children in the order of their stop."""
         servers = [server.child for server in (self._valkey, self._postgres) if server]
-        return [placed.child for placed in reversed(self._placed)] + servers
+        return [placed.child for placed in self._placed] + servers
 
-    def _check_children(self, *, apart_from: Child | None = None) -> None:
+    def _check_children(self, apart_from: Collection[str]) -> None:
         for child in self._children():
-            if child is not apart_from and child.exit_code is not None:
+            if child.name not in apart_from and child.exit_code is not None:
                 raise ChildFailed(
                     f"{child.name} ended by itself with code {child.exit_code}; its log {child.log} ends:\n"
                     f"{child.log_tail()}"
                 )
 
     def _stop(self) -> bool:
-        """Stops what runs, services first and together; returns whether everything stopped in time, unforced."""
-        services_began = time.monotonic()
-        for placed in self._placed:
-            placed.child.send(placed.child.stop_signal)
-        orderly = [self._wait_stopped(placed.child, services_began) for placed in reversed(self._placed)]
-        for server in (self._valkey, self._postgres):
-            if server is not None:
-                began = time.monotonic()
-                server.child.send(server.child.stop_signal)
-                orderly.append(self._wait_stopped(server.child, began))
+        """Stops what runs, one after the other: what comes later keeps what the ones before it wrote last. Returns
+        whether everything stopped in time, unforced."""
+        orderly = []
+        for child in self._children():
+            began = time.monotonic()
+            child.send(child.stop_signal)
+            orderly.append(self._wait_stopped(child, began))
         self._say("stopped" if all(orderly) else "stopped, not everything in order")
         return all(orderly)
 
@@ -248,6 +268,7 @@ class Launcher:
                 database_role=ROLE,
                 database_password=self._home.path / "secrets" / "database_password",
                 control_token=self._home.path / "secrets" / "control_token",
+                admin_token=self._home.path / "secrets" / "admin_token",
                 valkey_port=valkey.port,
             )
         )

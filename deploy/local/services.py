@@ -13,7 +13,9 @@ from deploy.local.ports import HOST
 ROOT = Path(__file__).resolve().parents[2]
 PREFIX = "SCHEMA_REGISTRY__"
 SECRETS_FOLDER_VARIABLE = "SCHEMA_REGISTRY_SECRETS_DIR"
-SECRET_OPTIONS = ("database__url", "redis__url", "control__token")
+SECRET_OPTIONS = ("database__url", "redis__url", "control__token", "admin__token", "peers__control_token")
+RESTART = 75
+"""Exit status of a service that is to be started again. Source: protos, ControlService.Stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +23,8 @@ class Service:
     """A row of the table: a service and the ports it gets when they are free.
 
     command: the program; by default `python -m services.<name>`. own: options of its own; `{home}` stands for the data
-    folder. makes: a path below the data folder that a first start makes, and the program's arguments for that.
+    folder, `{registry}` for the address of that service, if it comes no later. makes: a path below the data folder that
+    a first start makes, and the program's arguments for that.
     """
 
     name: str
@@ -57,13 +60,29 @@ BACKUP = Service(
     },
     makes=("keys/offline.pub.pem", ("keygen", "{home}/keys")),
 )
-PLAN = Plan(services=(Service("registry", grpc_port=9090, http_port=8080), BACKUP))
+ADMIN = Service(
+    "admin",
+    grpc_port=9290,
+    http_port=8280,
+    own={
+        "ADMIN__DIRECTORY": "{home}/admin",
+        "PEERS__REGISTRY": "{registry}",
+        "PEERS__BACKUP": "{backup}",
+        "PEERS__ADMIN": "{admin}",
+    },
+)
+PLAN = Plan(services=(Service("registry", grpc_port=9090, http_port=8080), BACKUP, ADMIN))
+"""In the order of their stop: who writes, who archives what was written, who steers."""
 
 
-def options(service: Service, home: Path, *, grpc_port: int, http_port: int) -> dict[str, str]:
-    """Options of a service in local mode that are no secrets, as environment variables."""
+def options(service: Service, home: Path, ports: Mapping[str, int], *, http_port: int) -> dict[str, str]:
+    """Options of a service in local mode that are no secrets, as environment variables.
+
+    ports: gRPC ports of the services so far, its own included.
+    """
+    grpc_port, places = ports[service.name], {name: f"{HOST}:{port}" for name, port in ports.items()}
     return {
-        **{f"{PREFIX}{name}": value.format(home=home) for name, value in service.own.items()},
+        **{f"{PREFIX}{name}": value.format(home=home, **places) for name, value in service.own.items()},
         f"{PREFIX}SERVER__LOCAL_MODE": "true",
         f"{PREFIX}SERVER__LISTEN_ADDRESS": HOST,
         f"{PREFIX}SERVER__GRPC_PORT": str(grpc_port),
@@ -78,9 +97,10 @@ def options(service: Service, home: Path, *, grpc_port: int, http_port: int) -> 
     }
 
 
-def secret_options(*, database_url: str, redis_url: str, control_token: str) -> dict[str, str]:
+def secret_options(*, database_url: str, redis_url: str, control_token: str, admin_token: str) -> dict[str, str]:
     """Options of a service that are secrets, as names and contents of files."""
-    return dict(zip(SECRET_OPTIONS, (database_url, redis_url, control_token), strict=True))
+    values = (database_url, redis_url, control_token, admin_token, control_token)
+    return dict(zip(SECRET_OPTIONS, values, strict=True))
 
 
 def is_ready(http_port: int) -> bool:

@@ -113,7 +113,7 @@ class PeersSettings(Section):
 
 
 class AdminServiceSettings(ServiceSettings):
-    """All options of the admin service."""
+    """All options of the admin service. The database is for maintenance alone: everything else works without it."""
 
     service_name: ClassVar[str] = "admin"
     others_sections: ClassVar[frozenset[str]] = frozenset(

@@ -194,7 +194,7 @@ async def test_stop_with_restart_asks_for_a_successor(spawn: Spawn) -> None:
         await stub.Stop(pb.StopRequest(), metadata=BEARER)
 
     assert await echo.end() == EXIT_RESTART == 75
-    assert [line["failed_steps"] for line in echo.lines if line["event"] == "stopped"] == [0]
+    assert [line["failed_steps"] for line in echo.lines if line["event"] == "stopped"] == [[]]
 
 
 async def test_metrics_are_those_of_the_page(spawn: Spawn) -> None:

@@ -16,7 +16,9 @@ from llm_schema_registry.admin.v1 import admin_service_pb2 as pb
 from llm_schema_registry.client import AdminClient, ControlClient, Tls, from_rpc_error
 from llm_schema_registry.control.v1 import control_service_pb2
 from llm_schema_registry.kernel.settings_sources import CONFIG_FILE, SettingsInvalid, load
+from llm_schema_registry.objects.s3_options import s3_options
 from services.admin.app import OPERATION, PACKAGE
+from services.admin.assembly import PREFIX
 from services.admin.settings import AdminServiceSettings
 from tests.fix_admin import ADMIN_TOKEN, MakeAdminService, admin_environment
 from tests.fix_service import CONTROL_TOKEN
@@ -36,7 +38,7 @@ def methods() -> Iterator[MethodDescriptor]:
                 yield from service.methods
 
 
-async def answer(channel: grpc.aio.Channel, method: MethodDescriptor, metadata: Any) -> errors.Error | None:
+async def answer(channel: Any, method: MethodDescriptor, metadata: Any) -> errors.Error | None:
     """The error that an empty request gets; None for an answer."""
     assert method.containing_service is not None
     path = f"/{method.containing_service.full_name}/{method.name}"
@@ -174,3 +176,15 @@ async def test_a_new_token_needs_no_restart(
             else:
                 with pytest.raises(errors.CredentialInvalid):
                     await client.call(client.system.GetEffectiveConfig, request)
+
+
+@pytest.mark.option("s3.bucket", "s3.prefix")
+def test_journals_lie_below_a_prefix_of_their_own() -> None:
+    """In a bucket that the backup service uses too, every key of this service begins with its own prefix."""
+    given = {"s3__bucket": "bucket", "s3__prefix": "team/", "s3__region": "eu-central-1"}
+    environment = admin_environment("postgresql://nobody@127.0.0.1:1/none", dict(given))
+    settings = load(AdminServiceSettings, environment).settings
+
+    options = s3_options(settings.s3, below=PREFIX)
+
+    assert (options.bucket, options.prefix.strip("/"), options.region) == ("bucket", "team/admin", "eu-central-1")

@@ -115,6 +115,6 @@ async def test_a_full_shutdown_ends_everything_in_order(new_system: MakeSystem) 
     assert max(int(segment.rpartition("-")[2]) for segment in segments) == position, segments
     await system.start_async()
     async with admin_client(system.admin) as admin:
-        request = operation_service_pb2.GetOperationRequest(name=ended.name)
-        again = (await admin.call(admin.operations.GetOperation, request)).operation
+        shown = operation_service_pb2.GetOperationRequest(name=ended.name)
+        again = (await admin.call(admin.operations.GetOperation, shown)).operation
     assert made(again) == made(ended)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import redis
 
+from deploy.local.valkey import Valkey
 from llm_schema_registry import errors
 from llm_schema_registry.admin.v1 import admin_service_pb2 as pb
 from llm_schema_registry.admin.v1 import system_pb2
@@ -17,7 +18,6 @@ from tests.fix_faults import eventually
 from tests.fix_postgres import OwnPostgres
 from tests.fix_service import MakeService
 from tests.fix_steering import System
-from tests.fix_valkey import Valkey
 
 
 async def status(client: AdminClient) -> system_pb2.SystemStatus:

@@ -223,6 +223,22 @@ def test_stop_while_something_is_made(launch_stand_in: Launch, local_home: Path)
     assert "Traceback" not in said
 
 
+def test_services_that_end_in_order(launch_stand_in: Launch) -> None:
+    """When every service was stopped by somebody else the rest stops too, and the exit code is 0."""
+    launched = launch_stand_in()
+    launched.wait_started()
+    service = next(
+        pid for pid in children(launched.process.pid) if b"stand_in" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    )
+
+    os.kill(service, signal.SIGTERM)
+    code, said = launched.wait_exit()
+
+    assert code == 0, said
+    assert "stand_in was stopped" in said
+    assert "PostgreSQL stopped after" in said
+
+
 def test_second_signal_forces(launch_stand_in: Launch) -> None:
     """A service that does not stop is killed at the second Ctrl-C, and the exit code is 1."""
     launched = launch_stand_in("--deaf")

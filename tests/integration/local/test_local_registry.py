@@ -64,6 +64,8 @@ def test_pasted_lines(banner: Banner) -> None:
     made = re.search(rf"\b{BACKUP_ID}\b", banner.paste("llmsr", "backup create"))
     assert made is not None
     assert made[0] in banner.paste("llmsr", "backup list")
+    assert made[0] in banner.paste("llmsr", "system status")
+    assert banner.paste("llmsr", "smoke").rstrip().endswith("Passed.")
 
 
 def test_pasted_grpcurl_lines(banner: Banner) -> None:
@@ -82,7 +84,7 @@ def keys(home: Path) -> dict[str, tuple[int, bytes]]:
 
 def test_everything_survives_a_restart(launch: Launch, local_home: Path) -> None:
     """What was registered before Ctrl-C is there after the next start, with the keys that the first one made. The
-    services stop before the servers, the newest first."""
+    services stop before the servers, who writes before who archives."""
     launched = start(launch, local_home)
     Banner(launched).paste("buf", "/RegisterSchema")
     first = keys(local_home)
@@ -93,7 +95,7 @@ def test_everything_survives_a_restart(launch: Launch, local_home: Path) -> None
 
     assert code == 0, said
     stops = [line.partition(" stopped after ")[0] for line in said.splitlines() if " stopped after " in line]
-    assert stops == ["backup", "registry", "Valkey", "PostgreSQL"]
+    assert stops == ["registry", "backup", "admin", "Valkey", "PostgreSQL"]
     assert json.loads(again.paste("buf", "/GetSchema"))["schema"]["id"] == 1
     assert keys(local_home) == first
     private = {name for name, (mode, _) in first.items() if mode == 0o600}
@@ -109,7 +111,31 @@ def test_kill_leaves_no_service(launch: Launch, local_home: Path) -> None:
     launched.signal(signal.SIGKILL)
     launched.wait_exit()
 
-    assert len(started) == len(("PostgreSQL", "Valkey", "registry", "backup"))
+    assert len(started) == len(("PostgreSQL", "Valkey", "registry", "backup", "admin"))
     assert wait_gone(started) == []
-    for service in ("registry", "backup"):
+    for service in ("registry", "backup", "admin"):
         assert "shutdown begins cause=SIGTERM" in (local_home / f"{service}.log").read_text()
+
+
+@pytest.mark.slow
+def test_the_system_restarts_and_stops_by_command(launch: Launch, local_home: Path) -> None:
+    """The line for a restart replaces every service and all of them serve; the one for a shutdown ends them, and with
+    them the launcher, with exit code 0. The next start needs nothing by hand."""
+    launched = start(launch, local_home)
+    banner = Banner(launched)
+    banner.paste("buf", "/RegisterSchema")
+    before = banner.paste("llmsr", "system status")
+    restarted = banner.paste("llmsr", "system restart")
+    after = banner.paste("llmsr", "system status")
+    stopped = banner.paste("llmsr", "system shutdown")
+    code, said = launched.wait_exit()
+
+    instances = [set(re.findall(r"(?:registry|backup|admin)-[0-9a-f]{8}", told)) for told in (before, restarted, after)]
+    assert [len(each) for each in instances] == [3, 3, 3]
+    assert instances[1] == instances[2]
+    assert not instances[0] & instances[2]
+    assert [line.split()[0] for line in stopped.splitlines()[1:]] == ["registry", "backup", "admin"]
+    assert code == 0, said
+    assert said.count(" asks to be started again") == 3
+    assert "every service was stopped" in said
+    assert json.loads(Banner(start(launch, local_home)).paste("buf", "/GetSchema"))["schema"]["id"] == 1
