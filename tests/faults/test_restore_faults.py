@@ -54,6 +54,7 @@ async def test_swap_under_load(filled_registry: Service, backup: BackupCalls, fa
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 async def test_earlier_target_under_load(
     filled_registry: Service, backup: BackupCalls, fault_table: FaultTable
 ) -> None:

@@ -180,6 +180,7 @@ async def test_point_in_time_across_a_restore(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 async def test_database_that_does_not_answer(
     own_postgres: Any, make_service: MakeService, make_backup_service: MakeBackupService
 ) -> None:
@@ -213,6 +214,7 @@ async def test_database_that_does_not_answer(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 async def test_another_registrys_server(
     backup: BackupCalls,
     make_database: MakeDatabase,
@@ -242,6 +244,7 @@ async def test_another_registrys_server(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 async def test_schemas_as_places(
     postgres: Server,
     make_database: MakeDatabase,
