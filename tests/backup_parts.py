@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from llm_schema_registry import errors
-from llm_schema_registry.objects.directory import DirectoryStore
+from llm_schema_registry.objects.directory import DirectoryStore, machine_clock
 from llm_schema_registry.objects.store import ObjectStore
 from llm_schema_registry.operations.leases import Leases
 from llm_schema_registry.operations.operation import Operation, OperationKind, Subject
@@ -67,6 +68,18 @@ class HandClock:
         """Lets time pass."""
         self.time += timedelta(**by)
         self.seconds += timedelta(**by).total_seconds()
+
+
+class RealClock(HandClock):
+    """The machine's clock, for a store whose clock is real."""
+
+    def now(self) -> datetime:
+        """See Clock."""
+        return machine_clock() + timedelta(seconds=self.seconds)
+
+    def monotonic(self) -> float:
+        """See Clock."""
+        return time.monotonic()
 
 
 @dataclass
@@ -296,7 +309,8 @@ def recipient(folder: Path, name: str = "recipient.key") -> Recipient:
 def make_parts(folder: Path, **changes: Any) -> Parts:
     """The use cases over `<folder>/store`.
 
-    changes: `recipients`, `clock`, `registry`, `store`, `seed`, `owner`, `failpoints`, `policy`, `rules`.
+    changes: `recipients`, `clock`, `registry`, `store`, `seed`, `owner`, `failpoints`, `policy`, `rules`,
+    `lease_times`.
     """
     clock: HandClock = changes.get("clock") or HandClock()
     registry: MemoryRegistry = changes.get("registry") or MemoryRegistry(clock)
@@ -312,7 +326,7 @@ def make_parts(folder: Path, **changes: Any) -> Parts:
         store=store,
         catalog=Catalog(store, verifiers, signer),
         keys=DataKeys(store, recipients, system_dice),
-        leases=Leases(store, clock, changes.get("owner", "process-a")),
+        leases=Leases(store, clock, changes.get("owner", "process-a"), changes.get("lease_times")),
         signer=signer,
         verifiers=verifiers,
         clock=clock,
@@ -347,6 +361,14 @@ def make_parts(folder: Path, **changes: Any) -> Parts:
     )
 
 
+def parts_on(folder: Path, store: ObjectStore, **changes: Any) -> Parts:
+    """The use cases over a store, by the real time: a real store has no other."""
+    parts = make_parts(folder, clock=RealClock(), store=store, **changes)
+    parts.registry.write(6)
+    parts.registry.dump_bytes = 2_500_000
+    return parts
+
+
 def again(parts: Parts, **changes: Any) -> Parts:
     """Another process on the same store and registry, which knows nothing yet."""
     given = {
@@ -359,4 +381,4 @@ def again(parts: Parts, **changes: Any) -> Parts:
     return make_parts(parts.folder.parent, **(given | changes))
 
 
-__all__ = ["CLUSTER", "NOON", "HandClock", "MemoryRegistry", "Parts", "again", "make_parts", "recipient"]
+__all__ = ["CLUSTER", "NOON", "HandClock", "MemoryRegistry", "Parts", "again", "make_parts", "parts_on", "recipient"]

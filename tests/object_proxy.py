@@ -67,6 +67,13 @@ class Hold:
 
 
 @dataclass(frozen=True, slots=True)
+class Delay:
+    """The request waits for so long before the store gets it."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class BlackHole:
     """The request is never answered."""
 
@@ -110,6 +117,7 @@ Fault = (
     | Reset
     | LoseReply
     | Hold
+    | Delay
     | BlackHole
     | Truncate
     | FlipReply
@@ -222,6 +230,8 @@ class FaultProxy:
                 self._tell()
                 await go.wait()
                 self.held -= 1
+            case Delay(seconds):
+                await asyncio.sleep(seconds)
             case Status(status, code):
                 writer.write(_error(status, code, operation))
                 return True

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import signal
 import sys
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -21,11 +23,12 @@ from services.backup.domain.model import Kind
 from services.backup.usecases.make_backup import Wanted
 from tests.backup_parts import NOON, HandClock, Parts, make_parts
 from tests.backup_process import POLICY
-from tests.fix_backup import AssembleBackup, BackupCalls, MakeBackupService, database_of
+from tests.fix_backup import AssembleBackup, BackupCalls, MakeBackupService, database_of, fill
 from tests.fix_backup_database import MakeStandIns
 from tests.fix_fault_table import FaultTable
 from tests.fix_faults import eventually
-from tests.fix_service import Service
+from tests.fix_postgres import OwnPostgres
+from tests.fix_service import MakeService, Service
 
 ROOT = Path(__file__).resolve().parents[2]
 POINTS = (
@@ -140,6 +143,7 @@ async def test_a_dump_program_that_misbehaves(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 async def test_a_stopped_process_commits_nothing_when_it_wakes_up(
     filled_registry: Service, make_backup_service: MakeBackupService, fault_table: FaultTable
 ) -> None:
@@ -172,6 +176,7 @@ async def _again(calls: BackupCalls, name: str) -> operation_service_pb2.GetOper
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 async def test_the_server_restarts_in_the_middle_of_a_dump(
     filled_registry: Service, make_backup_service: MakeBackupService, fault_table: FaultTable
 ) -> None:
@@ -199,3 +204,77 @@ async def test_the_server_restarts_in_the_middle_of_a_dump(
     assert ended.HasField("error")
     assert [each.id for each in listed] == [made.id]
     fault_table("T13", "every session ended in mid-dump", f"{ended.error.reason}, the next run succeeds")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+async def test_the_server_crashes_in_the_middle_of_a_dump(
+    own_postgres: Callable[..., OwnPostgres],
+    make_service: MakeService,
+    make_backup_service: MakeBackupService,
+    fault_table: FaultTable,
+) -> None:
+    """T13: a server that is killed in mid-dump and comes back: the run fails, leaves nothing, the next one succeeds."""
+    server = own_postgres(durable=True)
+    url = server.create_database("llm")
+    registry = make_service(url)
+    await registry.start_async()
+    await asyncio.to_thread(fill, registry, "filled", 3)
+    service = make_backup_service(url)
+    service.environment["LLMSR_FAILPOINTS"] = "backup.snapshot_open:stop"
+    await service.start_async()
+    async with BackupCalls(service.target) as calls:
+        answer = await calls.backups.CreateBackup(pb.CreateBackupRequest())
+
+        async def stopped() -> bool:
+            return ") T " in Path(f"/proc/{service.pid}/stat").read_text()  # noqa: ASYNC240 - no disk is read
+
+        await eventually(stopped)
+        await server.kill_async()
+        os.kill(service.pid, signal.SIGCONT)
+        ended = await calls.ended(answer)
+        await server.start_async()
+        made = await calls.done(await calls.backups.CreateBackup(pb.CreateBackupRequest()), backup_pb2.Backup())
+        listed = (await calls.backups.ListBackups(pb.ListBackupsRequest())).backups
+
+    assert ended.HasField("error")
+    assert [each.id for each in listed] == [made.id]
+    fault_table("T13", "PostgreSQL killed in mid-dump", f"{ended.error.reason}, the next run succeeds")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+async def test_the_holders_session_ends(
+    filled_registry: Service,
+    make_backup_service: MakeBackupService,
+    assemble_backup: AssembleBackup,
+    fault_table: FaultTable,
+) -> None:
+    """T13: when the session that an office is held by is ended, again and again, the archive goes on without a gap."""
+    url = database_of(filled_registry)
+    one, other = (make_backup_service(url) for _ in range(2))
+    await one.start_async()
+    await other.start_async()
+    async with BackupCalls(one.target) as calls, await psycopg.AsyncConnection.connect(url, autocommit=True) as live:
+
+        async def archived() -> bool:
+            status = (await calls.backups.GetArchiveStatus(pb.GetArchiveStatusRequest())).status
+            return bool(status.position >= position)
+
+        async def ended() -> bool:
+            found = await live.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_locks JOIN pg_database ON pg_database.oid = database"
+                " WHERE locktype = 'advisory' AND granted AND datname = current_database()"
+            )
+            return bool(await found.fetchall())
+
+        for position in (6, 7, 8):
+            await eventually(ended)
+            await asyncio.to_thread(fill, filled_registry, f"later-{position}", 1)
+            await eventually(archived)
+    async with assemble_backup(url) as parts:
+        spans = [(span.first, span.last) for span in await parts.archive.spans()]
+
+    assert spans[0][0] == 1
+    assert all(before[1] + 1 == after[0] for before, after in itertools.pairwise(spans))
+    fault_table("T13", "sessions of all offices ended, three times", f"archive without a gap up to {spans[-1][1]}")

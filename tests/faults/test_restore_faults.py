@@ -1,19 +1,14 @@
-"""Restores whose process, server or clients do not behave: either the old or the new state serves, nothing half."""
+"""Restores under clients: nothing that was acknowledged is lost, no id has two texts, the old epoch is over."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-import signal
 from collections.abc import Callable
-from contextlib import suppress
 
-import grpc
 import pytest
 
 from llm_schema_registry import errors
 from llm_schema_registry.backup.v1 import restore_pb2
-from llm_schema_registry.backup.v1 import restore_service_pb2 as pb
 from llm_schema_registry.client import RegistryClient
 from llm_schema_registry.registry.v1 import change_service_pb2
 from tests import registry_tools
@@ -21,255 +16,8 @@ from tests.fix_backup import BackupCalls, MakeBackupService, database_of
 from tests.fix_calls import Registry
 from tests.fix_fault_table import FaultTable
 from tests.fix_faults import eventually
-from tests.fix_postgres import OwnPostgres
 from tests.fix_service import MakeService, Service
-from tests.restore_site import (
-    FAILPOINTS,
-    Ledger,
-    activate,
-    calls,
-    existing,
-    final,
-    load,
-    make_backup,
-    prepare,
-    revert,
-    serves,
-    shown,
-)
-
-STATES = restore_pb2.RestoreState.Name
-ACTIVATION = (
-    "journaled.activating",
-    "restore.fenced",
-    "restore.epoch_begun",
-    "swap.closed",
-    "swap.terminated",
-    "swap.first_renamed",
-    "swap.second_renamed",
-    "swap.renamed",
-    "journal.active",
-    "journaled.active",
-)
-REVERT = ("journaled.reverting", "restore.fenced", "restore.epoch_begun", "swap.closed", "swap.renamed")
-PREPARATION = ("journaled.preparing", "place.created", "restore.created", "place.restored", "journal.prepared")
-RELEASE = ("place.dropped", "journal.released", "journaled.released")
-
-
-async def doomed(
-    make_backup_service: MakeBackupService, url: str, failpoint: str, call: Callable[[BackupCalls], object]
-) -> None:
-    """Begins something in a process that is killed at a failpoint, and waits for its end."""
-    service = make_backup_service(url)
-    service.environment[FAILPOINTS] = f"{failpoint}:kill"
-    await service.start_async()
-    async with BackupCalls(service.target) as made:
-        with suppress(grpc.aio.AioRpcError):
-            await call(made)  # type: ignore[misc]
-        await asyncio.to_thread(service.wait)
-
-
-async def killed_swap(
-    registry: Service,
-    make_backup_service: MakeBackupService,
-    fault_table: FaultTable,
-    case: str,
-    failpoint: str,
-    *,
-    back: bool = False,
-    further: bool = True,
-) -> None:
-    """Kills an activation or a revert at a failpoint: another process ends it, and a restore works after that.
-
-    further: tries that restore, which waits for the half minute of the killed process's lease.
-    """
-    url, ledger = database_of(registry), Ledger()
-    await serves(registry, ledger, f"before-{failpoint}-{back}")
-    healthy = make_backup_service(url)
-    async with calls(healthy) as backup:
-        await make_backup(backup)
-        prepared = await prepare(backup)
-        if back:
-            await activate(backup, prepared.id)
-        await healthy.stop_async()
-
-    def swap(made: BackupCalls) -> object:
-        if back:
-            return made.restores.RevertRestore(pb.RevertRestoreRequest(restore_id=prepared.id))
-        return made.restores.ActivateRestore(pb.ActivateRestoreRequest(restore_id=prepared.id))
-
-    await doomed(make_backup_service, url, failpoint, swap)
-
-    async with calls(make_backup_service(url)) as backup:
-        found, seconds = await final(backup, prepared.id)
-        await serves(registry, ledger, f"after-{failpoint}-{back}")
-        assert await ledger.lost(url) == {}
-        assert ledger.twice == []
-        told = await registry_tools.run(url, "check")
-        assert told.result["problems"] == []
-        if further:
-            await backup.restores.ReleaseRestore(pb.ReleaseRestoreRequest(restore_id=prepared.id))
-            assert await existing(url) == []
-            await activate(backup, (await prepare(backup)).id)
-    fault_table(
-        case,
-        f"kill -9 at {failpoint} of {'a revert' if back else 'an activation'}",
-        f"{STATES(found.state)} {seconds:.1f} s after the next start; nothing lost"
-        + ("; the next restore worked" if further else ""),
-    )
-
-
-@pytest.mark.slow
-async def test_killed_when_the_live_database_was_closed(
-    filled_registry: Service, make_backup_service: MakeBackupService, fault_table: FaultTable
-) -> None:
-    """A process that is killed while nobody is let in leaves what the next one opens again by itself."""
-    await killed_swap(filled_registry, make_backup_service, fault_table, "T3", "swap.closed", further=False)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("failpoint", ACTIVATION)
-async def test_killed_activation(
-    filled_registry: Service, make_backup_service: MakeBackupService, fault_table: FaultTable, failpoint: str
-) -> None:
-    """Wherever an activation is killed, another process ends it, nothing is lost, and the next restore works."""
-    await killed_swap(filled_registry, make_backup_service, fault_table, "T2", failpoint)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("failpoint", REVERT)
-async def test_killed_revert(
-    filled_registry: Service, make_backup_service: MakeBackupService, fault_table: FaultTable, failpoint: str
-) -> None:
-    """Wherever a revert is killed, another process ends it, nothing is lost, and the next restore works."""
-    await killed_swap(filled_registry, make_backup_service, fault_table, "T3", failpoint, back=True)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("failpoint", PREPARATION)
-async def test_killed_preparation(
-    filled_registry: Service, make_backup_service: MakeBackupService, fault_table: FaultTable, failpoint: str
-) -> None:
-    """What a killed preparation left is dropped by the next process by itself, and the live database never noticed."""
-    url = database_of(filled_registry)
-    healthy = make_backup_service(url)
-    async with calls(healthy) as backup:
-        await make_backup(backup)
-        await healthy.stop_async()
-
-    request = pb.PrepareRestoreRequest(target=restore_pb2.RestoreTarget(latest=True))
-    await doomed(make_backup_service, url, failpoint, lambda made: made.restores.PrepareRestore(request))
-
-    async with calls(make_backup_service(url)) as backup:
-        (restore,) = (await backup.restores.ListRestores(pb.ListRestoresRequest())).restores
-        found, seconds = await final(backup, restore.id)
-
-        async def dropped() -> bool:
-            return await existing(url) == []
-
-        await eventually(dropped)
-        assert found.state == restore_pb2.RESTORE_STATE_FAILED
-        await activate(backup, (await prepare(backup)).id)
-    outcome = f"FAILED and dropped {seconds:.1f} s after the next start; the next restore worked"
-    fault_table("T2", f"kill -9 at {failpoint} of a preparation", outcome)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("failpoint", RELEASE)
-async def test_killed_release(
-    filled_registry: Service, make_backup_service: MakeBackupService, fault_table: FaultTable, failpoint: str
-) -> None:
-    """A killed release is repeated."""
-    url = database_of(filled_registry)
-    healthy = make_backup_service(url)
-    async with calls(healthy) as backup:
-        await make_backup(backup)
-        prepared = await prepare(backup)
-        await healthy.stop_async()
-
-    request = pb.ReleaseRestoreRequest(restore_id=prepared.id)
-    await doomed(make_backup_service, url, failpoint, lambda made: made.restores.ReleaseRestore(request))
-
-    async with calls(make_backup_service(url)) as backup:
-        answer = await backup.restores.ReleaseRestore(request)
-        assert answer.restore.state == restore_pb2.RESTORE_STATE_RELEASED
-        assert await existing(url) == []
-    fault_table("T2", f"kill -9 at {failpoint} of a release", "a repeat released it")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("failpoint", ["restore.fenced", "restore.epoch_begun", "swap.closed", "swap.second_renamed"])
-async def test_server_that_crashes(
-    own_postgres: Callable[..., OwnPostgres],
-    make_service: MakeService,
-    make_backup_service: MakeBackupService,
-    fault_table: FaultTable,
-    failpoint: str,
-) -> None:
-    """A database server that is killed and started in the middle of a swap: the swap is ended by itself, either way."""
-    server = own_postgres(durable=True)
-    url = server.create_database("llm")
-    registry, ledger = make_service(url), Ledger()
-    await registry.start_async()
-    await serves(registry, ledger, "before")
-    service = make_backup_service(url)
-    service.environment[FAILPOINTS] = f"{failpoint}:pause:3"
-    async with calls(service) as backup:
-        await make_backup(backup)
-        prepared = await prepare(backup)
-        going = asyncio.create_task(
-            backup.ended(await backup.restores.ActivateRestore(pb.ActivateRestoreRequest(restore_id=prepared.id)))
-        )
-
-        async def fenced() -> bool:
-            with suppress(Exception):
-                return bool(await registry_tools.value(url, "SELECT fenced FROM registry.head"))
-            return True  # Nobody is let in any more.
-
-        await eventually(fenced)
-        await server.kill_async()
-        await server.start_async()
-        await going
-
-        found, _ = await final(backup, prepared.id)
-        await serves(registry, ledger, "after")
-        assert await ledger.lost(url) == {}
-        assert ledger.twice == []
-        told = await registry_tools.run(url, "check")
-        assert told.result["problems"] == []
-        await backup.restores.ReleaseRestore(pb.ReleaseRestoreRequest(restore_id=prepared.id))
-        assert await existing(url) == []
-        await activate(backup, (await prepare(backup)).id)
-    fault_table("T13", f"PostgreSQL killed after {failpoint}", f"{STATES(found.state)}; nothing lost; next one worked")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("failpoint", ["restore.fenced", "swap.closed", "journal.active"])
-async def test_service_that_is_stopped(
-    filled_registry: Service, make_backup_service: MakeBackupService, fault_table: FaultTable, failpoint: str
-) -> None:
-    """A service that is asked to stop in the middle of a swap ends it, one way or the other, before it is gone."""
-    url, ledger = database_of(filled_registry), Ledger()
-    await serves(filled_registry, ledger, "before")
-    service = make_backup_service(url)
-    service.environment[FAILPOINTS] = f"{failpoint}:pause:2"
-    async with calls(service) as backup:
-        await make_backup(backup)
-        prepared = await prepare(backup)
-        await backup.restores.ActivateRestore(pb.ActivateRestoreRequest(restore_id=prepared.id))
-
-        async def begun() -> bool:
-            return (await shown(backup, prepared.id)).state != restore_pb2.RESTORE_STATE_PREPARED
-
-        await eventually(begun)
-        assert await service.stop_async(signal.SIGTERM) == 0
-
-    async with calls(make_backup_service(url)) as backup:
-        found, _ = await final(backup, prepared.id)
-        await serves(filled_registry, ledger, "after")
-        assert await ledger.lost(url) == {}
-        await activate(backup, (await prepare(backup)).id)
-    fault_table("T2", f"SIGTERM at {failpoint}", f"{STATES(found.state)}; nothing lost; the next restore worked")
+from tests.restore_site import Ledger, activate, calls, load, make_backup, prepare, revert, serves, shown
 
 
 async def test_swap_under_load(filled_registry: Service, backup: BackupCalls, fault_table: FaultTable) -> None:
@@ -306,6 +54,7 @@ async def test_swap_under_load(filled_registry: Service, backup: BackupCalls, fa
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 async def test_earlier_target_under_load(
     filled_registry: Service, backup: BackupCalls, fault_table: FaultTable
 ) -> None:

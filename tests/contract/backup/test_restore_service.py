@@ -17,6 +17,7 @@ from llm_schema_registry.backup.v1 import backup_service_pb2, restore_pb2
 from llm_schema_registry.backup.v1 import restore_service_pb2 as pb
 from tests import registry_tools
 from tests.fix_backup import BackupCalls, MakeBackupService, database_of, fill
+from tests.fix_fault_table import FaultTable
 from tests.fix_faults import eventually
 from tests.fix_postgres import MakeDatabase
 from tests.fix_service import MakeService, Service
@@ -149,7 +150,9 @@ async def test_repeats(backup: BackupCalls) -> None:
     assert [each.id for each in listed] == [restore.id]
 
 
-async def test_point_in_time_across_a_restore(backup: BackupCalls, filled_registry: Service) -> None:
+async def test_point_in_time_across_a_restore(
+    backup: BackupCalls, filled_registry: Service, fault_table: FaultTable
+) -> None:
     """Any place and moment of the archive can be restored to, exactly, also on a line that was left; `latest` is on the
     newest."""
     await make_backup(backup)
@@ -173,9 +176,11 @@ async def test_point_in_time_across_a_restore(backup: BackupCalls, filled_regist
     assert (latest.place.epoch, latest.place.position) == (2, 9)
     # On the line that serves, that moment lies before its own epoch began.
     assert (by_time.place.epoch, by_time.place.position) == (1, 6)
+    fault_table("T25", "targets across a restore's fork, by place and time", "exact, also on the line that was left")
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 async def test_database_that_does_not_answer(
     own_postgres: Any, make_service: MakeService, make_backup_service: MakeBackupService
 ) -> None:
@@ -209,11 +214,13 @@ async def test_database_that_does_not_answer(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 async def test_another_registrys_server(
     backup: BackupCalls,
     make_database: MakeDatabase,
     make_service: MakeService,
     make_backup_service: MakeBackupService,
+    fault_table: FaultTable,
 ) -> None:
     """A store's backups are not restored onto a server where another registry lives; onto an empty new one they are."""
     await make_backup(backup)
@@ -231,9 +238,13 @@ async def test_another_registrys_server(
     assert error.reason == "WRONG_CLUSTER"
     assert "WRONG_CLUSTER" in str(ended.error)
     await asyncio.to_thread(fill, other, "goes on", 1)
+    fault_table(
+        "T22", "target is empty, then another registry's", "prepared; then WRONG_CLUSTER, the other one goes on"
+    )
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 async def test_schemas_as_places(
     postgres: Server,
     make_database: MakeDatabase,

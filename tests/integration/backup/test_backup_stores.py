@@ -2,42 +2,22 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from llm_schema_registry import errors
-from llm_schema_registry.objects.directory import machine_clock
 from llm_schema_registry.objects.s3 import open_s3
-from llm_schema_registry.objects.store import ObjectStore
 from services.backup.domain import layout
 from services.backup.domain.model import Kind, Level
 from services.backup.usecases.audit import ArchiveAudit
 from services.backup.usecases.copying import Copying
 from services.backup.usecases.make_backup import BackupRules
 from services.backup.usecases.status import NamedStore, Status
-from tests.backup_parts import HandClock, Parts, again, make_parts
+from tests.backup_parts import RealClock, again, make_parts, parts_on
 from tests.fix_fault_table import FaultTable
 from tests.fix_objects import ObjectPlace
 from tests.object_servers import S3Server
-
-
-def parts_on(folder: Path, store: ObjectStore, **changes: Any) -> Parts:
-    """The use cases over a store, by the real time: a real store has no other."""
-    parts = make_parts(folder, clock=RealClock(), store=store, **changes)
-    parts.registry.write(6)
-    parts.registry.dump_bytes = 2_500_000
-    return parts
-
-
-class RealClock(HandClock):
-    """The machine's clock, for a store whose clock is real."""
-
-    def now(self) -> datetime:
-        """See Clock."""
-        return machine_clock() + timedelta(seconds=self.seconds)
 
 
 async def test_a_backup_from_its_making_to_its_end(

@@ -140,6 +140,7 @@ async def test_histories(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("part", range(10))
 async def test_many_histories(tmp_path: Path, part: int) -> None:
     """As above, many of them."""
@@ -219,6 +220,7 @@ class RealStory:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 async def test_a_real_history(
     make_database: MakeDatabase, make_service: MakeService, assemble_backup: AssembleBackup, rng: random.Random
 ) -> None:

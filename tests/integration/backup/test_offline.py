@@ -371,6 +371,7 @@ def test_a_damaged_object_restores_nothing(disaster: Disaster, fresh: Fresh) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_an_older_backup_alone_leads_as_far(disaster: Disaster, fresh: Fresh) -> None:
     """Without the newest backup the one before it and the archive lead to the same place."""
     (disaster.store / layout.manifest(disaster.backups[1])).unlink()

@@ -269,6 +269,7 @@ def test_years_of_accidents_never_lose_what_counts(seed: int, every: timedelta, 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 @given(seed=st.integers(0, 1 << 32), every=CADENCES, force=st.booleans())
 @settings(max_examples=100)
 def test_many_years_of_accidents_never_lose_what_counts(seed: int, every: timedelta, *, force: bool) -> None:

@@ -386,6 +386,7 @@ STRIDE = 12
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("deed", DEEDS)
 async def test_failure_at_some_moments(tmp_path: Path, deed: Deed) -> None:
     """As below, at every twelfth moment, each kind from another one on."""
@@ -396,6 +397,7 @@ async def test_failure_at_some_moments(tmp_path: Path, deed: Deed) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("deed", DEEDS)
 async def test_failure_at_every_moment(tmp_path: Path, deed: Deed, kind: str) -> None:
