@@ -6,7 +6,8 @@ verification to V2. Targets: at most 1.25 times the wall time by hand, a second 
 peak memory at any size, in backups, verifications and restores, and behind a store that takes 1 MB a second; a backup
 restored and compared (V4) in 5, 30 and 180 s; writes stopped for at most 2 s by a swap under load, 0.5 s of which the
 swap itself; p99 of the archive's lag at most 7 s under 100 writes a second; p99 of reads during a backup at most 15 %
-above that without, at 100 reads a second. On two cores it takes about 8 minutes, and 30 more with --large.
+above that without, at 100 reads a second. The time that each size
+took is told at its end.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ class DumpRows:
                 piece = bytes(memoryview(self._begin)[found.size_bytes :])
                 self._begin = bytearray()
             self._blocks.add(piece)
-        except Unreadable as odd:
+        except (Unreadable, UnicodeDecodeError) as odd:
             self.unread = str(odd)
 
     def tables(self) -> Mapping[str, RowDigest] | None:

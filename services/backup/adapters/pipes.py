@@ -7,9 +7,10 @@ import fcntl
 import os
 import struct
 import termios
+from contextlib import suppress
 
-PIECE_BYTES_MAX = 768 * 1024
-ENOUGH_BYTES = 512 * 1024
+PIECE_BYTES_MAX = 512 * 1024
+ENOUGH_BYTES = 384 * 1024
 GATHER_SECONDS = 0.003
 """How long a writer is let go on before it is looked again what there is: pg_dump writes four kilobytes at a time, and
 to wake up for each would cost more than all else that is done with them."""
@@ -25,26 +26,32 @@ class PipeEnd:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = os.dup(descriptor)
+        os.set_blocking(self._descriptor, False)
 
     async def read(self) -> bytes:
         """The next piece, of at most PIECE_BYTES_MAX; empty at the end."""
-        there = self._there()
-        if there == 0:
-            await self._ready()
-        before = -1
-        for _ in range(GATHER_TURNS):
-            there = self._there()
-            if there in {0, before} or there >= ENOUGH_BYTES:
-                break  # It is the end, or the writer pauses, or there is enough.
-            before = there
-            await asyncio.sleep(GATHER_SECONDS)
-        return os.read(self._descriptor, PIECE_BYTES_MAX)
+        while True:
+            if self._there() == 0:
+                await self._ready()
+            await self._gather()
+            with suppress(BlockingIOError):
+                return os.read(self._descriptor, PIECE_BYTES_MAX)
 
     def close(self) -> None:
         """Closes it, once or more often."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
+
+    async def _gather(self) -> None:
+        """Returns when there is enough, when the writer pauses, or at the end."""
+        before = 0
+        for _ in range(GATHER_TURNS):
+            there = self._there()
+            if there == before or there >= ENOUGH_BYTES:
+                return
+            before = there
+            await asyncio.sleep(GATHER_SECONDS)
 
     def _there(self) -> int:
         """How many bytes can be read now. Source: FIONREAD of tty_ioctl(2) and pipe(7)."""

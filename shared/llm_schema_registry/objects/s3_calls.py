@@ -33,6 +33,7 @@ RETIRED_MAX = 2
 """Clients that are kept after a renewal for what still uses them; what uses an older one is cut off and repeats."""
 BYTES_PER_SECOND_MIN = 64 * 1024
 """Slower transfers of one part or piece count as failed."""
+COPIED_BYTES_MAX = 1024 * 1024
 DEFAULT_REGION = "us-east-1"
 
 Answer = dict[str, Any]
@@ -222,9 +223,12 @@ def _descriptions() -> Any:
 def _body(content: bytes | None) -> dict[str, Any]:
     """The body as a stream, which is sent in pieces; bytes at once would hold up the event loop.
 
-    Not BytesIO itself, of which aiohttp 3.14 makes a copy to learn its length.
+    Large ones not as BytesIO, of which aiohttp 3.14 makes a copy to learn its length; others it reads in a thread.
     """
-    return {} if content is None else {"Body": io.BufferedReader(_Raw(content))}
+    if content is None:
+        return {}
+    small = len(content) <= COPIED_BYTES_MAX
+    return {"Body": io.BytesIO(content) if small else io.BufferedReader(_Raw(content))}
 
 
 class _Raw(io.RawIOBase):
