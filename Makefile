@@ -39,6 +39,10 @@ $(STAMP): constraints.txt pyproject.toml
 run: proto ## Run a whole registry on this machine; Ctrl-C stops it
 	@$(PY) -m deploy.local
 
+.PHONY: demo
+demo: proto ## Play a recovery from damaged data, in about two minutes, in a temporary folder
+	@$(PY) -m deploy.local.demo
+
 .PHONY: test
 test: proto ## Run the tests against real servers
 	$(PY) -m pytest -n $(WORKERS) --dist loadfile $(ARGS)

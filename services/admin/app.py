@@ -20,6 +20,7 @@ from services.admin.codec import shutdown as shutdown_codec
 from services.admin.handlers.answers import Answers
 from services.admin.handlers.system import AdminService, SystemVerbs
 from services.admin.settings import AdminServiceSettings
+from services.admin.usecases.shutdown import SUBJECT as SHUTDOWN
 
 PACKAGE = "llm_schema_registry.admin.v1"
 OPERATION = "llm_schema_registry.operation.v1"
@@ -71,11 +72,10 @@ DEFINITION = Definition(name="admin", settings=AdminServiceSettings, build=build
 def servicers(assembly: Assembly, runtime: Runtime[AdminServiceSettings]) -> Sequence[Servicer]:
     """The services of the contract."""
 
-    async def shown_shutdown(operation: str) -> Message | None:
-        record = await assembly.shutdown.get(operation)
-        return shutdown_codec.record(record) if record is not None else None
+    async def shutdown(operation: str) -> Message:
+        return shutdown_codec.record(await assembly.shutdown.get(operation))
 
-    answers = Answers({"shutdown": shown_shutdown})
+    answers = Answers({SHUTDOWN: shutdown})
     verbs = SystemVerbs(assembly.status, assembly.steer, assembly.modes, assembly.shutdown, assembly.smoke)
     system = AdminService(assembly.peers, verbs, answers)
     shown = OperationService(assembly.operations, answers, runtime.clock)

@@ -20,7 +20,7 @@ from services.admin.adapters.control_peers import ControlPeers, PeerOptions
 from services.admin.adapters.registry_peer import RegistryPeer
 from services.admin.settings import AdminServiceSettings, PeersSettings
 from services.admin.usecases.modes import Modes
-from services.admin.usecases.office import SystemOffice
+from services.admin.usecases.office import Office
 from services.admin.usecases.shutdown import Here, Shutdown
 from services.admin.usecases.smoke import CHECK_SECONDS, Smoke
 from services.admin.usecases.status import Status
@@ -53,7 +53,7 @@ class Assembly:
     backup: BackupPeer
     steer: Steer
     status: Status
-    office: SystemOffice
+    office: Office
     modes: Modes
     shutdown: Shutdown
     smoke: Smoke
@@ -68,7 +68,7 @@ async def assemble(setting: Setting, stack: AsyncExitStack) -> Assembly:
     peers = ControlPeers(_peers(settings.peers, tls))
     backup = BackupPeer(peers, tls, settings.peers.timeout_seconds)
     leases = Leases(store, clock, setting.instance_id)
-    office, steer = SystemOffice(leases, operations), Steer(peers)
+    office, steer = Office(leases, operations), Steer(peers)
     here = Here(setting.instance_id, clock, setting.report)
     return Assembly(
         store=store,

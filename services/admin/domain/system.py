@@ -145,7 +145,7 @@ class SystemStatus:
 
 @dataclass(frozen=True, slots=True)
 class SmokeCheck:
-    """One thing that was tried. message: what was found, for a person; always there when it did not pass."""
+    """One thing that was tried on the registry. message: what was found, always set when it did not pass."""
 
     name: str
     passed: bool

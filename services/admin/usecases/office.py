@@ -1,62 +1,72 @@
-"""One operation at a time changes the system: whoever does holds this office."""
+"""The office of whoever changes the system: a recovery, a shutdown, maintenance. One at a time, over all replicas."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from llm_schema_registry import errors
-from llm_schema_registry.operations.leases import Lease, Leases
+from llm_schema_registry.operations.leases import Lease, Leases, LeaseTimes
 from llm_schema_registry.operations.operation import OperationKind
 from llm_schema_registry.operations.operations import Operations
 
-OFFICE = "system"
-KINDS = frozenset({OperationKind.RECOVERY, OperationKind.SHUTDOWN})
-"""Operations that hold the office."""
-SHORT_SECONDS = 3.0
-"""How long what is short waits for others that are short."""
+SYSTEM = "system"
+SYSTEM_TIMES = LeaseTimes(lease=10.0, renew=2.0, fence=7.0)
+"""Short, because an operator waits for it when a process has died."""
+CHANGING = frozenset(
+    {
+        OperationKind.RECOVERY,
+        OperationKind.SHUTDOWN,
+        OperationKind.VACUUM,
+        OperationKind.ANALYZE,
+        OperationKind.REINDEX,
+    }
+)
+PLAN = "recovery-plan"
+"""What a dry run works on, which changes nothing."""
 
 
-class SystemOffice:
-    """The office, and who has it."""
+class Office:
+    """Whose turn it is."""
 
     def __init__(self, leases: Leases, operations: Operations) -> None:
         self._leases = leases
         self._operations = operations
 
-    @asynccontextmanager
-    async def held(self, *, patience_seconds: float = 0) -> AsyncIterator[Lease]:
-        """The office, for the block. Raises errors.OperationRunning, naming the operation that has it."""
-        entered = False
-        try:
-            async with self._leases.held(OFFICE, patience_seconds=patience_seconds) as lease:
-                entered = True
-                yield lease
-        except errors.OperationRunning as running:
-            if entered:
-                raise
-            raise await self._named(running) from None
-
     async def require_free(self) -> None:
-        """Raises errors.OperationRunning, naming the operation, while another one has the office."""
-        held = await self._leases.holder(OFFICE)
-        if held is not None:
-            raise await self._named(
-                errors.OperationRunning(
-                    f"Process {held.owner} changes the system.", metadata={"office": OFFICE, "owner": held.owner}
-                )
-            )
+        """Raises errors.OperationRunning, naming the operation, while one changes the system."""
+        holder = await self._leases.holder(SYSTEM)
+        if holder is None or not holder.owner:
+            return
+        raise await self._taken(holder.owner, SYSTEM_TIMES.lease)
 
-    async def _named(self, running: errors.OperationRunning) -> errors.OperationRunning:
-        """The error with the operation's name, as far as it can be found."""
-        owner = running.metadata.get("owner", "")
-        found = [each for each in await self._operations.list() if not each.done and each.kind in KINDS]
-        found = [each for each in found if each.instance_id == owner] or found
-        if not found:
-            return running
-        name = found[0].name
+    @asynccontextmanager
+    async def held(self, own: str) -> AsyncIterator[Lease]:
+        """The office, for the block. own: the operation that takes it. Raises errors.OperationRunning, naming the other
+        one; losing it ends the block with errors.LeaseLost."""
+        async with AsyncExitStack() as stack:
+            try:
+                lease = await stack.enter_async_context(self._leases.held(SYSTEM, times=SYSTEM_TIMES))
+            except errors.OperationRunning as taken:
+                seconds = taken.retry_seconds or SYSTEM_TIMES.lease
+                raise await self._taken(taken.metadata.get("owner", ""), seconds, own) from None
+            yield lease
+
+    async def busy(self) -> bool:
+        """Whether somebody holds the office."""
+        return await self._leases.holder(SYSTEM) is not None
+
+    async def _taken(self, owner: str, retry_seconds: float, own: str = "") -> errors.OperationRunning:
+        """The error that names the operation in whose way nobody may get."""
+        found = [
+            each
+            for each in await self._operations.list()
+            if not each.done and each.kind in CHANGING and each.subject.kind != PLAN and each.name != own
+        ]
+        first = next((each for each in found if each.instance_id == owner), found[0] if found else None)
+        told = f"{first.name} runs in process {owner}" if first else f"process {owner} changes the system"
         return errors.OperationRunning(
-            f"{name} changes the system, in process {found[0].instance_id}: wait for it, or cancel it.",
-            metadata={**running.metadata, "operation": name},
-            retry_seconds=5,
+            f"{told}: wait for its end, or {retry_seconds:.0f} s if that process is gone.",
+            metadata={"operation": first.name if first else "", "instance_id": owner},
+            retry_seconds=retry_seconds,
         )

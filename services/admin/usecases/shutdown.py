@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -24,7 +24,7 @@ from llm_schema_registry.operations.ports import Clock
 from services.admin.domain.shutdown import ShutdownMode, ShutdownRecord, from_document, to_document
 from services.admin.domain.system import ADMIN, Address, Process, Replica
 from services.admin.ports import Peers
-from services.admin.usecases.office import SystemOffice
+from services.admin.usecases.office import Office
 
 PREFIX = "shutdowns/"
 SUBJECT = "shutdown"
@@ -63,9 +63,7 @@ class Here:
 class Shutdown:
     """Stops processes in order."""
 
-    def __init__(
-        self, peers: Peers, operations: Operations, office: SystemOffice, store: ObjectStore, here: Here
-    ) -> None:
+    def __init__(self, peers: Peers, operations: Operations, office: Office, store: ObjectStore, here: Here) -> None:
         self._peers = peers
         self._operations = operations
         self._office = office
@@ -81,13 +79,13 @@ class Shutdown:
             OperationKind.SHUTDOWN, partial(self._run, wish), actor=actor, request=request, subject=Subject(SUBJECT)
         )
 
-    async def get(self, operation: str) -> ShutdownRecord | None:
-        """What a shutdown did so far; None when nothing is on record, or it cannot be read."""
+    async def get(self, operation: str) -> ShutdownRecord:
+        """What a shutdown did so far. Raises errors.OperationNotFound when that is not on record, or cannot be read."""
         try:
             content, _ = await self._store.get(_key(operation))
             return from_document(json.loads(content))
         except (ObjectNotFound, ObjectDamaged, ObjectTooLarge, ValueError, KeyError, TypeError):
-            return None
+            raise errors.OperationNotFound(f"what {operation[:100]} did is not on record") from None
 
     async def keep(self) -> None:
         """Completes what the process before this one at its address handed over, then forgets old records every day.
@@ -123,7 +121,7 @@ class Shutdown:
         name = running.operation.name
         subject = Subject(SUBJECT, name)
         record = ShutdownRecord(name, wish.mode)
-        async with self._office.held() as lease:
+        async with self._office.held(name) as lease:
             await self._keep(record)
             running.about(subject)
             async with running.step("look at every replica") as say:
@@ -230,8 +228,13 @@ class Shutdown:
         """Shutdowns on record whose last replica is being restarted."""
         listed = [each.key async for each in self._store.list(PREFIX)][-RECORDS_MAX:]
         names = [key.removeprefix(PREFIX).removesuffix(".json") for key in listed]
-        found = [await self.get(name) for name in names if keys.is_name(name)]
-        return [each for each in found if each is not None and each.pending is not None]
+        found = []
+        for name in names:
+            if keys.is_name(name):
+                # One that cannot be read is nobody's to complete.
+                with suppress(errors.OperationNotFound):
+                    found.append(await self.get(name))
+        return [each for each in found if each.pending is not None]
 
     async def _forget_old(self) -> None:
         before = await self._store.now() - timedelta(days=KEEP_DAYS)

@@ -18,13 +18,14 @@ from services.admin.domain.shutdown import ShutdownMode
 from services.admin.domain.system import State
 from services.admin.usecases import shutdown as module
 from services.admin.usecases.modes import Modes
-from services.admin.usecases.office import SystemOffice
+from services.admin.usecases.office import Office
 from services.admin.usecases.shutdown import Here, Shutdown, Wish
 from services.admin.usecases.steer import Steer
 from services.backup.adapters.recipients import system_dice
 from tests.admin_parts import StandInPeers, process
 from tests.backup_parts import HandClock
 from tests.fix_faults import eventually
+from tests.object_faults import FaultyStore, Plan, Raise
 
 ALL = ["registry", "backup", "admin"]
 
@@ -37,7 +38,7 @@ class Admin:
         self.reported: list[str] = []
         store = DirectoryStore(folder / "store", self.clock.now)
         self.operations = Operations(store, self.clock, system_dice, instance_id, self.report)
-        self.office = SystemOffice(Leases(store, self.clock, instance_id), self.operations)
+        self.office = Office(Leases(store, self.clock, instance_id), self.operations)
         here = Here(instance_id, self.clock, self.report)
         self.shutdown = Shutdown(peers, self.operations, self.office, store, here)
         self.modes = Modes(Steer(peers), self.office, self.report)
@@ -83,7 +84,6 @@ async def test_rolling_stops_one_after_the_other(admin: Admin, peers: StandInPee
     assert ended.error is None
     assert peers.asked == ["restart registry-1:1", "restart registry-2:1", "restart backup-1:1"]
     record = await admin.shutdown.get(begun.name)
-    assert record is not None
     assert [each.process and each.process.instance_id for each in record.replicas] == [
         *("registry-1+", "registry-2+", "backup-1+"),
     ]
@@ -140,7 +140,6 @@ async def test_full_stops_all_in_order(admin: Admin, peers: StandInPeers, monkey
     assert "stop admin-1:1" not in asked_before_the_end
     assert peers.asked == [f"stop {name}:1" for name in ("registry-1", "backup-1", "admin-2", "admin-3", "admin-1")]
     record = await admin.shutdown.get(begun.name)
-    assert record is not None
     assert [each.address.target for each in record.replicas if each.problem] == ["registry-2:1"]
     assert record.replicas[-1].address.target == "admin-1:1"
 
@@ -180,7 +179,6 @@ async def test_the_successor_completes_a_rolling_shutdown(admin: Admin, peers: S
     assert ended.instance_id == "admin-1+"
     assert ended.steps[-1].message == "admin-1+ serves in place of admin-1"
     record = await other.shutdown.get(begun.name)
-    assert record is not None
     assert record.pending is None
     assert len(record.replicas) == 6
     await other.close()
@@ -192,8 +190,8 @@ async def test_one_operation_changes_the_system(admin: Admin, peers: StandInPeer
     other = Admin(tmp_path, peers, "admin-2")
     go = asyncio.Event()
 
-    async def recover(_: Running) -> Subject:
-        async with other.office.held():
+    async def recover(running_: Running) -> Subject:
+        async with other.office.held(running_.operation.name):
             go.set()
             await asyncio.Event().wait()
         return Subject("recovery")
@@ -205,7 +203,26 @@ async def test_one_operation_changes_the_system(admin: Admin, peers: StandInPeer
         await admin.begin(ShutdownMode.ROLLING)
     assert refused.value.metadata["operation"] == running.name
     assert running.name in refused.value.message
+    with pytest.raises(errors.OperationRunning):
+        await admin.modes.set(["registry"], State.READ_ONLY)
+    assert peers.asked == []
     await other.close()
+    assert [each.problem for each in await admin.modes.set(["registry"], State.READ_ONLY)] == ["", ""]
+
+
+async def test_a_mode_is_set_without_the_store(peers: StandInPeers, tmp_path: Path) -> None:
+    """When the journals cannot be reached no operation goes on, and a mode is set all the same; that is noted."""
+    clock, plan = HandClock(), Plan()
+    noted: list[str] = []
+    store = FaultyStore(DirectoryStore(tmp_path / "store", clock.now), plan)
+    operations = Operations(store, clock, system_dice, "admin-1", lambda *_, **__: None)
+    office = Office(Leases(store, clock, "admin-1"), operations)
+    plan.add("get", *[Raise(errors.ObjectStoreUnavailable("the store of the test is down"))] * 100)
+
+    found = await Modes(Steer(peers), office, lambda event, **_: noted.append(event)).set(["registry"], State.READ_ONLY)
+
+    assert [each.process and each.process.state for each in found] == [State.READ_ONLY] * 2
+    assert len(noted) == 1
 
 
 async def test_a_repeat_returns_the_same_shutdown(admin: Admin, peers: StandInPeers) -> None:

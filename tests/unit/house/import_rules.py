@@ -104,6 +104,8 @@ LAYERS = (
     ),
     Layer(f"shared/{PACKAGE}/cli/*", (f"{PACKAGE}.cli", f"{PACKAGE}.client", ERRORS, "generated")),
     Layer(f"shared/{PACKAGE}/*", ()),
+    # It plays clients.
+    Layer("deploy/local/demo.py", ("deploy", f"{PACKAGE}.client", ERRORS, "generated")),
     Layer("deploy/*", ("deploy",)),
     Layer("protos/*", ("generate",)),
     Layer("tests/*", ("tests", "services", "deploy", "protos", PACKAGE)),
