@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-from llm_schema_registry.admin.v1 import admin_service_pb2_grpc
+from llm_schema_registry.admin.v1 import admin_service_pb2_grpc, maintenance_service_pb2_grpc
 from llm_schema_registry.kernel.dependencies import DependencyCheck
 from llm_schema_registry.kernel.identity import Credential, Role
 from llm_schema_registry.kernel.process import Definition, Parts, ReloadHook, Runtime, Servicer
@@ -14,6 +15,7 @@ from llm_schema_registry.operation.v1 import operation_service_pb2_grpc
 from llm_schema_registry.operations.service import OperationService
 from services.admin.assembly import Assembly, Setting, assemble
 from services.admin.handlers.answers import Answers
+from services.admin.handlers.maintenance import MaintenanceService
 from services.admin.handlers.system import AdminService, SystemVerbs
 from services.admin.settings import AdminServiceSettings
 
@@ -32,9 +34,17 @@ async def build(runtime: Runtime[AdminServiceSettings]) -> AsyncIterator[Parts[A
         level = runtime.logger.error if "exc_info" in facts else runtime.logger.info
         level(event, **facts)
 
-    stack = await steps.enter("close store and peers", AsyncExitStack())
+    stack = await steps.enter("close store, database and peers", AsyncExitStack())
     assembly = await assemble(Setting(settings, runtime.clock, runtime.instance_id, report), stack)
     credential = Credential("admin", Role.ADMIN, *_admin(settings))
+
+    sampling = asyncio.create_task(
+        assembly.sampler.run(settings.admin.sample_seconds, report, assembly.maintain.forget_old), name="samples"
+    )
+
+    async def end_samples() -> None:
+        sampling.cancel()
+        await asyncio.gather(sampling, return_exceptions=True)
 
     async def end_operations() -> None:
         left = steps.remaining_seconds() - CLOSING_SECONDS
@@ -43,10 +53,14 @@ async def build(runtime: Runtime[AdminServiceSettings]) -> AsyncIterator[Parts[A
     async def replace_credential(newer: AdminServiceSettings) -> None:
         credential.replace(*_admin(newer))
 
+    steps.add("end samples", end_samples)
     steps.add("end operations", end_operations, settings.server.grace_seconds + CLOSING_SECONDS)
     yield Parts(
         servicers=servicers(assembly, runtime),
-        dependencies=[DependencyCheck("object store", critical=False, check=assembly.store.check)],
+        dependencies=[
+            DependencyCheck("object store", critical=False, check=assembly.store.check),
+            DependencyCheck("postgresql", critical=False, check=assembly.database.check),
+        ],
         reload=[ReloadHook(frozenset({"admin.token", "admin.client_names"}), replace_credential)],
         authenticator=credential,
     )
@@ -57,13 +71,18 @@ DEFINITION = Definition(name="admin", settings=AdminServiceSettings, build=build
 
 def servicers(assembly: Assembly, runtime: Runtime[AdminServiceSettings]) -> Sequence[Servicer]:
     """The services of the contract."""
-    answers = Answers()
-    system = AdminService(assembly.peers, SystemVerbs(assembly.status, assembly.steer))
+    answers = Answers(assembly.maintain)
+    system = AdminService(assembly.peers, SystemVerbs(assembly.status, assembly.steer, assembly.capacity))
+    maintenance = MaintenanceService(assembly.maintain, assembly.database, answers)
     shown = OperationService(assembly.operations, answers, runtime.clock)
     return [
         Servicer(
             f"{PACKAGE}.AdminService",
             lambda server: admin_service_pb2_grpc.add_AdminServiceServicer_to_server(system, server),
+        ),
+        Servicer(
+            f"{PACKAGE}.MaintenanceService",
+            lambda server: maintenance_service_pb2_grpc.add_MaintenanceServiceServicer_to_server(maintenance, server),
         ),
         Servicer(
             f"{OPERATION}.OperationService",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from llm_schema_registry.client.channel import Tls
 from llm_schema_registry.kernel.clock import Clock
+from llm_schema_registry.kernel.postgres import PostgresOptions
 from llm_schema_registry.objects.directory import DirectoryStore
 from llm_schema_registry.objects.s3 import open_s3
 from llm_schema_registry.objects.s3_options import s3_options
@@ -17,12 +18,21 @@ from llm_schema_registry.operations.leases import Leases
 from llm_schema_registry.operations.operations import Operations
 from services.admin.adapters.backup_peer import BackupPeer
 from services.admin.adapters.control_peers import ControlPeers, PeerOptions
+from services.admin.adapters.postgres_maintenance import PostgresMaintenance
+from services.admin.adapters.prometheus import Prometheus
 from services.admin.settings import AdminServiceSettings, PeersSettings
+from services.admin.usecases.capacity import Capacity, Sources
+from services.admin.usecases.history import History
+from services.admin.usecases.maintain import Maintain
+from services.admin.usecases.sample import Sampler
 from services.admin.usecases.status import Status
 from services.admin.usecases.steer import Steer
 
 PREFIX = "admin/"
 """What the keys of this service begin with, in the bucket that it shares with the backup service."""
+
+PROMETHEUS_SECONDS = 5.0
+"""For one of its answers."""
 
 Report = Callable[..., None]
 
@@ -48,6 +58,10 @@ class Assembly:
     backup: BackupPeer
     steer: Steer
     status: Status
+    database: PostgresMaintenance
+    maintain: Maintain
+    sampler: Sampler
+    capacity: Capacity
 
 
 async def assemble(setting: Setting, stack: AsyncExitStack) -> Assembly:
@@ -58,15 +72,44 @@ async def assemble(setting: Setting, stack: AsyncExitStack) -> Assembly:
     tls = _tls(settings.peers)
     peers = ControlPeers(_peers(settings.peers, tls))
     backup = BackupPeer(peers, tls, settings.peers.timeout_seconds)
+    leases = Leases(store, clock, setting.instance_id)
+    database = await stack.enter_async_context(PostgresMaintenance(postgres_options(settings)))
+    history = History(store, settings.admin.sample_seconds)
+    sampler = Sampler(peers, database, backup, history, clock)
+    sources = Sources(sampler, history, database, peers, _recorded(settings))
     return Assembly(
         store=store,
-        leases=Leases(store, clock, setting.instance_id),
+        leases=leases,
         operations=operations,
         peers=peers,
         backup=backup,
         steer=Steer(peers),
         status=Status(peers, backup, operations, clock),
+        database=database,
+        maintain=Maintain(database, operations, leases, store, clock),
+        sampler=sampler,
+        capacity=Capacity(sources, clock, settings.admin.database_bytes_limit),
     )
+
+
+def postgres_options(settings: AdminServiceSettings) -> PostgresOptions:
+    """How the settings say to reach PostgreSQL."""
+    database = settings.database
+    return PostgresOptions(
+        url=database.url.get_secret_value(),
+        pool_min=database.pool_min,
+        pool_max=database.pool_max,
+        connection_timeout_seconds=database.connection_timeout_seconds,
+        statement_timeout_seconds=database.statement_timeout_seconds,
+        ssl_enabled=database.ssl_enabled,
+        ssl_root_cert_path=database.ssl_root_cert_path,
+        application_name="llm_schema_registry admin",
+    )
+
+
+def _recorded(settings: AdminServiceSettings) -> Prometheus | None:
+    url = settings.admin.prometheus_url
+    return Prometheus(url, PROMETHEUS_SECONDS) if url else None
 
 
 def _dice(count: int) -> bytes:

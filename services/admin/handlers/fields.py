@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from google.protobuf.duration_pb2 import Duration
+
 from llm_schema_registry.kernel import fields
 from services.admin.domain.system import MODES, REGISTRY, State
 
@@ -33,3 +35,11 @@ class Fields(fields.Fields):
         """A mode that a process may be put into."""
         found = next((mode for mode in MODES if mode == value), None)
         return self.known(found, State.SERVING, "mode", [f"SERVICE_STATE_{mode.name}" for mode in MODES])
+
+    def seconds(self, value: Duration | None, field: str, bounds: tuple[float, float, float]) -> float:
+        """A length of time, or none. bounds: its default, least and most."""
+        default, least, most = bounds
+        seconds = default if value is None else value.seconds + value.nanos / 1e9
+        if not least <= seconds <= most:
+            self.refuse(field, f"must be {least:g} to {most:g} seconds, not {seconds:g}")
+        return seconds
