@@ -49,7 +49,7 @@ _TABLE_SHAPES = """
 """
 # A partial index has rows of its own, which ANALYZE counts.
 _INDEX_SHAPES = """
-    SELECT c.relname, pg_relation_size(c.oid), current_setting('block_size')::int,
+    SELECT c.relname, t.relname, pg_relation_size(c.oid), current_setting('block_size')::int,
         CASE WHEN i.indpred IS NULL THEN COALESCE(NULLIF(s.n_live_tup, 0), GREATEST(t.reltuples, 0))
             ELSE GREATEST(c.reltuples, 0) END::float8,
         COALESCE(w.width, 0)::float8, COALESCE(w.nulls, false), COALESCE(o.fill, 90)::float8,
@@ -113,12 +113,12 @@ async def bloat(connection: Connection) -> Sequence[Bloat]:
         name, total_bytes, heap_bytes, block_bytes, rows, width, columns, nulls, fill, known, toast_bytes, chunks = row
         shape = Shape(heap_bytes, block_bytes, rows, width, columns, nulls, fill)
         lost = table_bloat_bytes(shape) + toast_bloat_bytes(toast_bytes, block_bytes, chunks) if known else None
-        found.append(Bloat(name, False, total_bytes, lost))
-    for name, size_bytes, block_bytes, rows, width, nulls, fill, known in await (
+        found.append(Bloat(name, name, False, total_bytes, lost))
+    for name, table, size_bytes, block_bytes, rows, width, nulls, fill, known in await (
         await connection.execute(_INDEX_SHAPES, [SCHEMA])
     ).fetchall():
         shape = Shape(size_bytes, block_bytes, rows, width, 0, nulls, fill)
-        found.append(Bloat(name, True, size_bytes, btree_bloat_bytes(shape) if known else None))
+        found.append(Bloat(name, table, True, size_bytes, btree_bloat_bytes(shape) if known else None))
     return sorted(found, key=lambda each: (-(each.bloat_bytes or 0), -each.total_bytes, each.name))
 
 

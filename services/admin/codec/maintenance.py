@@ -25,7 +25,13 @@ def record(value: MaintenanceRecord) -> pb.MaintenanceRecord:
 
 def bloat(value: Bloat) -> pb.Bloat:
     """What a table or index takes beyond its need."""
-    return pb.Bloat(name=value.name, index=value.index, total_bytes=value.total_bytes, bloat_bytes=value.bloat_bytes)
+    return pb.Bloat(
+        name=value.name,
+        table=value.table,
+        index=value.index,
+        total_bytes=value.total_bytes,
+        bloat_bytes=value.bloat_bytes,
+    )
 
 
 def stats(value: DatabaseStats) -> pb.DatabaseStats:

@@ -71,6 +71,7 @@ class Bloat:
     """What a table or index takes beyond its need. bloat_bytes: None when there are no statistics of it."""
 
     name: str
+    table: str
     index: bool
     total_bytes: int
     bloat_bytes: int | None

@@ -15,8 +15,8 @@ from typing import Annotated, Any
 
 import typer
 
-from llm_schema_registry.cli import backup, config, restore, schema
-from llm_schema_registry.cli.command import parameters
+from llm_schema_registry.cli import backup, capacity, config, db, restore, schema
+from llm_schema_registry.cli.command import command, parameters
 from llm_schema_registry.cli.exit_codes import ExitCode, UsageFault
 from llm_schema_registry.cli.output import Output, OutputFormat
 from llm_schema_registry.cli.session import GlobalOptions
@@ -39,6 +39,8 @@ app.add_typer(schema.app, name="schema")
 app.add_typer(backup.app, name="backup")
 app.add_typer(restore.app, name="restore")
 app.add_typer(config.app, name="config")
+app.add_typer(db.app, name="db")
+command(app, capacity.Capacity, examples=capacity.EXAMPLES)(capacity.capacity)
 
 
 def _version(wanted: bool) -> None:  # typer calls it so.

@@ -101,7 +101,7 @@ async def test_only_names_of_tables_are_taken(make_admin_service: MakeAdminServi
 
 
 @pytest.mark.slow
-@pytest.mark.option("database.pool_min", "database.pool_max", "database.connection_timeout_seconds")
+@pytest.mark.option("database.connection_timeout_seconds")
 async def test_process_is_ready_without_its_database(
     make_admin_service: MakeAdminService, own_postgres: Callable[..., Any]
 ) -> None:
@@ -153,7 +153,7 @@ async def test_maintenance_knows_no_statement_timeout(
 
 
 @pytest.mark.slow
-@pytest.mark.option("database.ssl_enabled", "database.ssl_root_cert_path")
+@pytest.mark.option("database.ssl_enabled")
 async def test_tls_is_required_of_the_database(
     make_admin_service: MakeAdminService, migrated_database_url: str
 ) -> None:
