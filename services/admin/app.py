@@ -9,17 +9,20 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from llm_schema_registry.admin.v1 import admin_service_pb2_grpc
+from llm_schema_registry.admin.v1 import admin_service_pb2_grpc, maintenance_service_pb2_grpc
 from llm_schema_registry.kernel.dependencies import DependencyCheck
 from llm_schema_registry.kernel.identity import Credential, Role
 from llm_schema_registry.kernel.process import Definition, Parts, ReloadHook, Runtime, Servicer
 from llm_schema_registry.operation.v1 import operation_service_pb2_grpc
 from llm_schema_registry.operations.service import OperationService
 from services.admin.assembly import Assembly, Setting, assemble
+from services.admin.codec import maintenance as maintenance_codec
 from services.admin.codec import shutdown as shutdown_codec
 from services.admin.handlers.answers import Answers
+from services.admin.handlers.maintenance import MaintenanceService
 from services.admin.handlers.system import AdminService, SystemVerbs
 from services.admin.settings import AdminServiceSettings
+from services.admin.usecases.maintain import SUBJECT as MAINTENANCE
 from services.admin.usecases.shutdown import SUBJECT as SHUTDOWN
 
 PACKAGE = "llm_schema_registry.admin.v1"
@@ -37,7 +40,7 @@ async def build(runtime: Runtime[AdminServiceSettings]) -> AsyncIterator[Parts[A
         level = runtime.logger.error if "exc_info" in facts else runtime.logger.info
         level(event, **facts)
 
-    stack = await steps.enter("close store and peers", AsyncExitStack())
+    stack = await steps.enter("close store, database and peers", AsyncExitStack())
     assembly = await assemble(Setting(settings, runtime.clock, runtime.instance_id, report), stack)
     credential = Credential("admin", Role.ADMIN, *_admin(settings))
 
@@ -48,7 +51,12 @@ async def build(runtime: Runtime[AdminServiceSettings]) -> AsyncIterator[Parts[A
     async def replace_credential(newer: AdminServiceSettings) -> None:
         credential.replace(*_admin(newer))
 
-    background = [asyncio.create_task(assembly.shutdown.keep(), name="shutdowns")]
+    background = [
+        asyncio.create_task(assembly.shutdown.keep(), name="shutdowns"),
+        asyncio.create_task(
+            assembly.sampler.run(settings.admin.sample_seconds, report, assembly.maintain.forget_old), name="samples"
+        ),
+    ]
 
     async def end_background() -> None:
         await assembly.shutdown.close()
@@ -60,7 +68,10 @@ async def build(runtime: Runtime[AdminServiceSettings]) -> AsyncIterator[Parts[A
     steps.add("end operations", end_operations, settings.server.grace_seconds + CLOSING_SECONDS)
     yield Parts(
         servicers=servicers(assembly, runtime),
-        dependencies=[DependencyCheck("object store", critical=False, check=assembly.store.check)],
+        dependencies=[
+            DependencyCheck("object store", critical=False, check=assembly.store.check),
+            DependencyCheck("postgresql", critical=False, check=assembly.database.check),
+        ],
         reload=[ReloadHook(frozenset({"admin.token", "admin.client_names"}), replace_credential)],
         authenticator=credential,
     )
@@ -75,14 +86,29 @@ def servicers(assembly: Assembly, runtime: Runtime[AdminServiceSettings]) -> Seq
     async def shutdown(operation: str) -> Message:
         return shutdown_codec.record(await assembly.shutdown.get(operation))
 
-    answers = Answers({SHUTDOWN: shutdown})
-    verbs = SystemVerbs(assembly.status, assembly.steer, assembly.modes, assembly.shutdown, assembly.smoke)
+    async def maintained(operation: str) -> Message:
+        return maintenance_codec.record(await assembly.maintain.record(operation))
+
+    answers = Answers({SHUTDOWN: shutdown, MAINTENANCE: maintained})
+    verbs = SystemVerbs(
+        status=assembly.status,
+        steer=assembly.steer,
+        modes=assembly.modes,
+        shutdown=assembly.shutdown,
+        smoke=assembly.smoke,
+        capacity=assembly.capacity,
+    )
     system = AdminService(assembly.peers, verbs, answers)
+    maintenance = MaintenanceService(assembly.maintain, assembly.database, answers)
     shown = OperationService(assembly.operations, answers, runtime.clock)
     return [
         Servicer(
             f"{PACKAGE}.AdminService",
             lambda server: admin_service_pb2_grpc.add_AdminServiceServicer_to_server(system, server),
+        ),
+        Servicer(
+            f"{PACKAGE}.MaintenanceService",
+            lambda server: maintenance_service_pb2_grpc.add_MaintenanceServiceServicer_to_server(maintenance, server),
         ),
         Servicer(
             f"{OPERATION}.OperationService",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from llm_schema_registry.client.channel import Tls
 from llm_schema_registry.kernel.clock import Clock
+from llm_schema_registry.kernel.postgres import PostgresOptions
 from llm_schema_registry.objects.directory import DirectoryStore
 from llm_schema_registry.objects.s3 import open_s3
 from llm_schema_registry.objects.s3_options import s3_options
@@ -17,10 +18,16 @@ from llm_schema_registry.operations.leases import Leases
 from llm_schema_registry.operations.operations import Operations
 from services.admin.adapters.backup_peer import BackupPeer
 from services.admin.adapters.control_peers import ControlPeers, PeerOptions
+from services.admin.adapters.postgres_maintenance import PostgresMaintenance
+from services.admin.adapters.prometheus import Prometheus
 from services.admin.adapters.registry_peer import RegistryPeer
 from services.admin.settings import AdminServiceSettings, PeersSettings
+from services.admin.usecases.capacity import Capacity, Sources
+from services.admin.usecases.history import History
+from services.admin.usecases.maintain import Maintain
 from services.admin.usecases.modes import Modes
 from services.admin.usecases.office import Office
+from services.admin.usecases.sample import Sampler
 from services.admin.usecases.shutdown import Here, Shutdown
 from services.admin.usecases.smoke import CHECK_SECONDS, Smoke
 from services.admin.usecases.status import Status
@@ -28,6 +35,9 @@ from services.admin.usecases.steer import Steer
 
 PREFIX = "admin/"
 """What the keys of this service begin with, in the bucket that it shares with the backup service."""
+
+PROMETHEUS_SECONDS = 5.0
+"""For one of its answers."""
 
 Report = Callable[..., None]
 
@@ -57,6 +67,10 @@ class Assembly:
     modes: Modes
     shutdown: Shutdown
     smoke: Smoke
+    database: PostgresMaintenance
+    maintain: Maintain
+    sampler: Sampler
+    capacity: Capacity
 
 
 async def assemble(setting: Setting, stack: AsyncExitStack) -> Assembly:
@@ -70,6 +84,10 @@ async def assemble(setting: Setting, stack: AsyncExitStack) -> Assembly:
     leases = Leases(store, clock, setting.instance_id)
     office, steer = Office(leases, operations), Steer(peers)
     here = Here(setting.instance_id, clock, setting.report)
+    database = await stack.enter_async_context(PostgresMaintenance(postgres_options(settings)))
+    history = History(store, settings.admin.sample_seconds)
+    sampler = Sampler(peers, database, backup, history, clock)
+    sources = Sources(sampler, history, database, peers, _recorded(settings))
     return Assembly(
         store=store,
         leases=leases,
@@ -82,7 +100,31 @@ async def assemble(setting: Setting, stack: AsyncExitStack) -> Assembly:
         modes=Modes(steer, office, setting.report),
         shutdown=Shutdown(peers, operations, office, store, here),
         smoke=Smoke(RegistryPeer(peers, tls, CHECK_SECONDS), clock, setting.instance_id),
+        database=database,
+        maintain=Maintain(database, operations, office, store, clock),
+        sampler=sampler,
+        capacity=Capacity(sources, clock, settings.admin.database_bytes_limit),
     )
+
+
+def postgres_options(settings: AdminServiceSettings) -> PostgresOptions:
+    """How the settings say to reach PostgreSQL."""
+    database = settings.database
+    return PostgresOptions(
+        url=database.url.get_secret_value(),
+        pool_min=database.pool_min,
+        pool_max=database.pool_max,
+        connection_timeout_seconds=database.connection_timeout_seconds,
+        statement_timeout_seconds=database.statement_timeout_seconds,
+        ssl_enabled=database.ssl_enabled,
+        ssl_root_cert_path=database.ssl_root_cert_path,
+        application_name="llm_schema_registry admin",
+    )
+
+
+def _recorded(settings: AdminServiceSettings) -> Prometheus | None:
+    url = settings.admin.prometheus_url
+    return Prometheus(url, PROMETHEUS_SECONDS) if url else None
 
 
 def _dice(count: int) -> bytes:

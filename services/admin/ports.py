@@ -5,10 +5,13 @@ The object store's port is llm_schema_registry.objects.store; operations and lea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Protocol
 
+from services.admin.domain.capacity import Figure, Usage, Written
+from services.admin.domain.maintenance import Bloat, DatabaseStats, LongQuery, StoredSize
 from services.admin.domain.system import Address, MetricPoint, Option, Process, Protection, State
 
 
@@ -120,4 +123,88 @@ class Trial(Protocol):
 
     async def purge(self, subject: str) -> None:
         """Purges a subject that was deleted. One that is purged, or never was, is left as it is."""
+        ...
+
+
+class MaintenanceSession(Protocol):
+    """One session with the database whose statements may take as long as they need, and that waits only briefly for
+    locks. Methods that work on something return why they passed it over, empty for done, and raise
+    errors.DatabaseUnavailable."""
+
+    async def size(self, name: str) -> StoredSize | None:
+        """What a table or index takes now; None when it is gone."""
+        ...
+
+    async def vacuum(self, table: str) -> str:
+        """Gives back the space of dead rows."""
+        ...
+
+    async def analyze(self, table: str) -> str:
+        """Renews the planner's statistics."""
+        ...
+
+    async def reindex(self, index: str) -> str:
+        """Rebuilds the index beside the old one."""
+        ...
+
+    async def drop_leftovers(self) -> tuple[Sequence[str], Sequence[str]]:
+        """Drops invalid indexes that rebuilds left which did not end. Returns the names of those that are gone, and of
+        those that stay because a transaction holds them. What another session builds is neither."""
+        ...
+
+
+class Database(Protocol):
+    """The registry's database. Raises errors.DatabaseUnavailable while it cannot be reached."""
+
+    async def tables(self) -> Sequence[str]:
+        """Names of the registry's tables, by name."""
+        ...
+
+    async def indexes(self, tables: Sequence[str]) -> Sequence[str]:
+        """Names of the valid indexes of tables, by table and name."""
+        ...
+
+    async def require_rights(self, tables: Sequence[str]) -> None:
+        """Returns when the role may maintain the tables. Raises errors.DatabaseUnfit, naming what it lacks."""
+        ...
+
+    def session(self) -> AbstractAsyncContextManager[MaintenanceSession]:
+        """A session of its own, for the block."""
+        ...
+
+    async def bloat(self) -> Sequence[Bloat]:
+        """An estimate of each table and index, the largest bloat first."""
+        ...
+
+    async def stats(self) -> DatabaseStats:
+        """What the server counted."""
+        ...
+
+    async def long_queries(self, at_least_seconds: float, limit: int) -> Sequence[LongQuery]:
+        """What runs for so long, the longest first. Raises errors.DatabaseUnfit when the role may not see it."""
+        ...
+
+    async def usage(self) -> Usage:
+        """What it takes and holds. Raises errors.DatabaseUnfit when it holds no registry."""
+        ...
+
+    async def written(self, stretch_seconds: int) -> Sequence[Written]:
+        """Its growth by the times of the changes, one for each stretch of time with any, oldest first. Raises as
+        `usage`."""
+        ...
+
+
+class Stores(Protocol):
+    """The object stores behind the backup service."""
+
+    async def stored_bytes(self) -> int:
+        """Bytes of all backups and of the archive. Raises errors.PeerUnreachable."""
+        ...
+
+
+class Recorded(Protocol):
+    """What a monitoring system has recorded."""
+
+    async def figures(self, start: datetime, end: datetime) -> Mapping[str, Sequence[Figure]]:
+        """Figures by the resource's name, oldest first. Raises errors.PeerUnreachable, errors.PeerFailed."""
         ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -65,10 +66,39 @@ class AdminSettings(Section):
         description="Folder that journals of operations and recoveries are kept in when no bucket is set.",
     )
 
+    sample_seconds: float = Field(
+        default=300,
+        ge=10,
+        le=3600,
+        description="Time between two samples of what the system uses, for reports on capacity; one replica takes it.",
+    )
+    prometheus_url: str | None = Field(
+        default=None,
+        description="Prometheus that has recorded the metrics pages, http://host:9090; without it reports on capacity"
+        " are made of this service's own samples.",
+    )
+    database_bytes_limit: int = Field(
+        default=0, ge=0, description="Bytes that the database may take, for reports on capacity; 0 when not known."
+    )
+
     def rules(self) -> Iterator[Problem]:
-        """Somebody may use this service."""
+        """Somebody may use this service, and Prometheus can be asked."""
         if self.token is None and not self.client_names:
             yield Problem("admin.token", "set admin.token or admin.client_names: without either nobody may call")
+        if self.prometheus_url is not None:
+            parts = urllib.parse.urlsplit(self.prometheus_url)
+            if parts.scheme not in {"http", "https"} or not parts.hostname or "@" in parts.netloc:
+                yield Problem(
+                    "admin.prometheus_url", "must be http://host:port or https://host:port, without a password"
+                )
+
+
+class AdminDatabaseSettings(DatabaseSettings):
+    """The registry's database, and the pool of connections to it. This service starts without it: what needs it fails
+    then."""
+
+    pool_min: int = Field(default=0, ge=0, le=1000, description="Connections kept open.")
+    pool_max: int = Field(default=5, ge=1, le=1000, description="Most connections open at once.")
 
 
 class PeersSettings(Section):
@@ -121,7 +151,7 @@ class AdminServiceSettings(ServiceSettings):
     )
 
     server: AdminServerSettings = Field(default_factory=AdminServerSettings)
-    database: DatabaseSettings
+    database: AdminDatabaseSettings
     s3: S3Settings = Field(default_factory=S3Settings)
     admin: AdminSettings = Field(default_factory=AdminSettings)
     peers: PeersSettings = Field(default_factory=PeersSettings)

@@ -17,6 +17,8 @@ from services.admin.domain.system import BACKUP, Protection
 from services.admin.ports import Peers
 
 OPERATIONS_MAX = 50
+PAGE_SIZE = 200
+PAGES_MAX = 50
 
 
 class BackupPeer:
@@ -49,6 +51,20 @@ class BackupPeer:
         async with self.client() as client:
             answer = await client.call(client.operations.ListOperations, request)
         return [each.name for each in answer.operations]
+
+    async def stored_bytes(self) -> int:
+        """See Stores."""
+        request = pb.ListBackupsRequest(page_size=PAGE_SIZE)
+        async with self.client() as client:
+            archive = await client.call(client.backups.GetArchiveStatus, pb.GetArchiveStatusRequest())
+            total = int(archive.status.stored_bytes)
+            for _ in range(PAGES_MAX):
+                page = await client.call(client.backups.ListBackups, request)
+                total += sum(each.stored_bytes for each in page.backups)
+                request.page_token = page.next_page_token
+                if not page.next_page_token:
+                    break
+        return total
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[BackupClient]:

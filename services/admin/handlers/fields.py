@@ -60,3 +60,11 @@ class Fields(fields.Fields):
         if not 0 < seconds <= REPLICA_SECONDS_MAX:
             self.refuse("replica_timeout", f"must be above 0 and at most {REPLICA_SECONDS_MAX:g} seconds")
         return seconds
+
+    def seconds(self, value: Duration | None, field: str, bounds: tuple[float, float, float]) -> float:
+        """A length of time, or none. bounds: its default, least and most."""
+        default, least, most = bounds
+        seconds = default if value is None else value.seconds + value.nanos / 1e9
+        if not least <= seconds <= most:
+            self.refuse(field, f"must be {least:g} to {most:g} seconds, not {seconds:g}")
+        return seconds

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
-from llm_schema_registry import errors
 from llm_schema_registry.admin.v1 import admin_service_pb2 as pb
 from llm_schema_registry.admin.v1 import admin_service_pb2_grpc as rpc
 from llm_schema_registry.kernel.calls import current_caller
-from services.admin.codec import nouns
+from services.admin.codec import capacity, nouns
 from services.admin.handlers.answers import Answers, asked
 from services.admin.handlers.fields import Fields
 from services.admin.ports import Peers
+from services.admin.usecases.capacity import Capacity
 from services.admin.usecases.modes import Modes
 from services.admin.usecases.shutdown import Shutdown, Wish
 from services.admin.usecases.smoke import Smoke
 from services.admin.usecases.status import Status
 from services.admin.usecases.steer import Steer
+
+DAY_SECONDS = 86_400.0
+WINDOW_SECONDS = (30 * DAY_SECONDS, DAY_SECONDS, 400 * DAY_SECONDS)
+HORIZON_SECONDS = (90 * DAY_SECONDS, DAY_SECONDS, 400 * DAY_SECONDS)
+"""Default, least and most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +35,7 @@ class SystemVerbs:
     modes: Modes
     shutdown: Shutdown
     smoke: Smoke
+    capacity: Capacity
 
 
 class AdminService(rpc.AdminServiceServicer):
@@ -94,5 +101,18 @@ class AdminService(rpc.AdminServiceServicer):
             subject=self._verbs.smoke.subject,
         )
 
-    async def GetCapacityReport(self, request: Any, context: Any) -> pb.GetCapacityReportResponse:
-        raise errors.MethodUnknown("not here yet")
+    async def GetCapacityReport(
+        self, request: pb.GetCapacityReportRequest, context: Any
+    ) -> pb.GetCapacityReportResponse:
+        """See the contract."""
+        fields = Fields(())
+        window = fields.seconds(request.window if request.HasField("window") else None, "window", WINDOW_SECONDS)
+        ahead = request.horizon if request.HasField("horizon") else None
+        horizon = fields.seconds(ahead, "horizon", HORIZON_SECONDS)
+        fields.require_valid()
+        found = await self._verbs.capacity.report(timedelta(seconds=window), timedelta(seconds=horizon))
+        return pb.GetCapacityReportResponse(
+            report=capacity.report(
+                found.time, found.source, found.window_start, found.resources, (found.advice, found.problems)
+            )
+        )

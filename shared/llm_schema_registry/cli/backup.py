@@ -74,6 +74,46 @@ async def create(session: Session, options: Create) -> ExitCode:
     return await backup_write.create(session, options)
 
 
+class SlotKind(enum.StrEnum):
+    """Kinds of which one is enough in a stretch of time."""
+
+    HOURLY = "hourly"
+    DAILY = "daily"
+    MONTHLY = "monthly"
+
+
+@dataclass(frozen=True, slots=True)
+class RunOnce:
+    """Options of `backup run`."""
+
+    kind: Annotated[SlotKind, typer.Option(case_sensitive=False, help="Why; says how long a slot is.")] = SlotKind.DAILY
+    slot: Annotated[
+        str,
+        typer.Option(
+            metavar="TEXT",
+            help="The slot to fill: letters, digits, '-_.:'.",
+            show_default="this hour, day or month, UTC",
+        ),
+    ] = ""
+    verify: Annotated[
+        LevelName | None,
+        typer.Option(case_sensitive=False, help="Also verify what was made, as 'llmsr backup verify' does."),
+    ] = None
+
+
+@command(app, RunOnce, examples=["llmsr backup run --kind hourly"])
+async def run(session: Session, options: RunOnce) -> ExitCode:
+    """Makes the backup of a slot and waits for it, for cron: silent when all is well, and safe to repeat.
+
+    Status 0 when the slot's backup is made, also when an earlier run made it; 1 when it failed, which the next run of
+    the slot tries again, or did not verify; 3 when the service cannot be reached. As JSON: {"slot", "already": whether
+    an earlier run made it, "backup", "verification"}.
+    """
+    from llm_schema_registry.cli import backup_run
+
+    return await backup_run.run(session, options)
+
+
 @dataclass(frozen=True, slots=True)
 class List:
     """Options of `backup list`."""

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from llm_schema_registry.cli import backup, config, logs, restore, schema, smoke, system
+from llm_schema_registry.cli import backup, capacity, config, db, logs, restore, schema, smoke, system
 from llm_schema_registry.cli.command import command, parameters
 from llm_schema_registry.cli.exit_codes import ExitCode, UsageFault
 from llm_schema_registry.cli.output import Output, OutputFormat
@@ -42,6 +42,8 @@ app.add_typer(config.app, name="config")
 app.add_typer(logs.app)
 app.add_typer(system.app, name="system")
 command(app, smoke.Smoke, examples=smoke.EXAMPLES)(smoke.smoke)
+app.add_typer(db.app, name="db")
+command(app, capacity.Capacity, examples=capacity.EXAMPLES)(capacity.capacity)
 
 
 def _version(wanted: bool) -> None:  # typer calls it so.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from llm_schema_registry import errors
+from llm_schema_registry.admin.v1 import maintenance_pb2
 from llm_schema_registry.backup.v1 import backup_pb2, restore_pb2
 from llm_schema_registry.backup.v1 import restore_service_pb2 as restores_pb
-from llm_schema_registry.cli import backup_views, operation_views, restore_views
+from llm_schema_registry.cli import backup_views, db_views, operation_views, restore_views
 from llm_schema_registry.cli.exit_codes import ExitCode
 from llm_schema_registry.cli.messages import as_document
 from llm_schema_registry.cli.operation_views import made
@@ -43,6 +44,10 @@ async def tell(session: Session, client: OperationsClient, operation: operation_
         if not output.json:
             backup_views.tell_drill(output, drill)
         return _status(passed=drill.passed)
+    if record := made(operation, maintenance_pb2.MaintenanceRecord):
+        if not output.json:
+            db_views.tell_record(output, record)
+        return _status(passed=not any(one.problem for one in record.objects))
     if restore := made(operation, restore_pb2.Restore):
         await _tell_restore(session, client, restore)
     elif not output.json:
