@@ -24,6 +24,7 @@ from services.admin.settings import AdminServiceSettings, PeersSettings
 from services.admin.usecases.capacity import Capacity, Sources
 from services.admin.usecases.history import History
 from services.admin.usecases.maintain import Maintain
+from services.admin.usecases.office import Office
 from services.admin.usecases.sample import Sampler
 from services.admin.usecases.status import Status
 from services.admin.usecases.steer import Steer
@@ -86,7 +87,7 @@ async def assemble(setting: Setting, stack: AsyncExitStack) -> Assembly:
         steer=Steer(peers),
         status=Status(peers, backup, operations, clock),
         database=database,
-        maintain=Maintain(database, operations, leases, store, clock),
+        maintain=Maintain(database, operations, Office(leases, operations), store, clock),
         sampler=sampler,
         capacity=Capacity(sources, clock, settings.admin.database_bytes_limit),
     )

@@ -12,15 +12,13 @@ from functools import partial
 
 from llm_schema_registry import errors
 from llm_schema_registry.objects.store import ObjectDamaged, ObjectNotFound, ObjectStore, ObjectTooLarge
-from llm_schema_registry.operations.leases import Leases
 from llm_schema_registry.operations.operation import Operation, OperationKind, Subject
 from llm_schema_registry.operations.operations import KEEP_DAYS, Operations, Request, Running
 from llm_schema_registry.operations.ports import Clock
 from services.admin.domain.maintenance import Maintained, MaintenanceRecord, Verb, from_document, to_document
 from services.admin.ports import Database, MaintenanceSession
+from services.admin.usecases.office import Office
 
-OFFICE = "system"
-"""Whoever changes the whole system holds it: one such operation at a time, in any process."""
 SUBJECT = "maintenance"
 FOLDER = "maintenance/"
 SWEEP_SECONDS = 15.0
@@ -36,11 +34,11 @@ class Maintain:
     """Vacuum, analyze and reindex as operations, and their records."""
 
     def __init__(
-        self, database: Database, operations: Operations, leases: Leases, store: ObjectStore, clock: Clock
+        self, database: Database, operations: Operations, office: Office, store: ObjectStore, clock: Clock
     ) -> None:
         self._database = database
         self._operations = operations
-        self._leases = leases
+        self._office = office
         self._store = store
         self._clock = clock
 
@@ -50,7 +48,9 @@ class Maintain:
         Raises errors.OperationRunning while another operation changes the system, errors.DatabaseUnfit when the role
         may not, errors.DatabaseUnavailable.
         """
-        await self._require_alone(request, KINDS[verb])
+        # A repeat is answered with what it began, which may be what holds the office.
+        if await self._operations.find(KINDS[verb], request.id) is None:
+            await self._office.require_free()
         await self._database.require_rights(tables)
         return await self._operations.begin(
             KINDS[verb], partial(self._work, verb, tables), actor=actor, request=request, subject=Subject(SUBJECT)
@@ -75,26 +75,10 @@ class Maintain:
         for key in [each.key async for each in self._store.list(FOLDER) if each.modify_time < before]:
             await self._store.delete(key)
 
-    async def _require_alone(self, request: Request, kind: OperationKind) -> None:
-        """Raises errors.OperationRunning, naming the other operation; not for a repeat of one that was begun."""
-        if await self._operations.find(kind, request.id) is not None:
-            return
-        holder = await self._leases.holder(OFFICE)
-        if holder is None:
-            return
-        found = await self._operations.list()
-        name = next((each.name for each in found if not each.done and each.instance_id == holder.owner), "")
-        raise errors.OperationRunning(
-            f"{name or 'another operation'} changes the system, in process {holder.owner}: wait for its end, or until"
-            f" {holder.expires:%H:%M:%S} UTC if that process is gone",
-            metadata={"operation": name, "instance_id": holder.owner},
-            retry_seconds=5,
-        )
-
     async def _work(self, verb: Verb, tables: Sequence[str], running: Running) -> Subject:
         name = running.operation.name
         record = MaintenanceRecord(verb)
-        async with self._leases.held(OFFICE):
+        async with self._office.held(name):
             running.about(Subject(SUBJECT, name))
             await self._keep(name, record)
             try:
