@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -25,7 +25,7 @@ from services.admin.domain.capacity import (
     thinned,
 )
 from services.admin.domain.forecast import SPAN_MIN, fitted, forecast
-from services.admin.domain.system import REGISTRY
+from services.admin.domain.system import REGISTRY, Address
 from services.admin.ports import Database, Peers, Recorded
 from services.admin.usecases.history import History
 from services.admin.usecases.sample import Sampler
@@ -34,6 +34,8 @@ SHOWN_MAX = 400
 PROBLEMS_MAX = 50
 STRETCH_SECONDS = 3600
 """Of the registry's own history, one figure each."""
+HISTORY_SECONDS = 10.0
+"""For the registry's own history: a report without it is better than none."""
 POOL_OPTION = "database.pool_max"
 
 
@@ -141,10 +143,14 @@ class Capacity:
     async def _changes(self, found: _Figures, start: datetime, now: datetime) -> None:
         """The registry's own history tells its growth exactly, and the database's until there are samples of a day."""
         try:
-            written = await self._sources.database.written(STRETCH_SECONDS)
-            usage = await self._sources.database.usage()
+            async with asyncio.timeout(HISTORY_SECONDS):
+                written = await self._sources.database.written(STRETCH_SECONDS)
+                usage = await self._sources.database.usage()
         except errors.Error as failed:
             found.problems.append(f"the history of changes: {failed.message}")
+            return
+        except TimeoutError:
+            found.problems.append(f"the history of changes: not read within {HISTORY_SECONDS:g} s")
             return
         changes = [Figure(min(each.time, now), float(each.changes)) for each in written if each.time >= start]
         found.put(CHANGES.name, "changes", changes)
@@ -193,13 +199,20 @@ class Capacity:
         pool_max = connections_max = 0
         with suppress(errors.Error):  # Its absence is told once already.
             connections_max = (await self._sources.database.stats()).connections_max
-        for address in await self._sources.peers.replicas(REGISTRY):
-            try:
-                options: Mapping[str, str] = {
-                    each.name: each.value for each in await self._sources.peers.options(address)
-                }
-                pool_max = max(pool_max, int(options.get(POOL_OPTION, "0")))
-            except (errors.Error, ValueError) as failed:
-                told = failed.message if isinstance(failed, errors.Error) else "its pool is not known"
-                found.problems.append(f"options of {address.target}: {told}")
+        addresses = await self._sources.peers.replicas(REGISTRY)
+        for each in await asyncio.gather(*(self._pool_max(address) for address in addresses)):
+            if isinstance(each, str):
+                found.problems.append(each)
+            else:
+                pool_max = max(pool_max, each)
         return Bounds(pool_max, connections_max)
+
+    async def _pool_max(self, address: Address) -> int | str:
+        """What a replica's pool may hold, or why that is not known."""
+        try:
+            options = await self._sources.peers.options(address)
+            return next((int(each.value) for each in options if each.name == POOL_OPTION), 0)
+        except errors.Error as failed:
+            return f"options of {address.target}: {failed.message}"
+        except ValueError:
+            return f"options of {address.target}: {POOL_OPTION} is no number"

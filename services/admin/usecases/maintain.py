@@ -48,7 +48,9 @@ class Maintain:
         Raises errors.OperationRunning while another operation changes the system, errors.DatabaseUnfit when the role
         may not, errors.DatabaseUnavailable.
         """
-        await self._require_alone(request, KINDS[verb])
+        # A repeat is answered with what it began, which may be what holds the office.
+        if await self._operations.find(KINDS[verb], request.id) is None:
+            await self._office.require_free()
         await self._database.require_rights(tables)
         return await self._operations.begin(
             KINDS[verb], partial(self._work, verb, tables), actor=actor, request=request, subject=Subject(SUBJECT)
@@ -72,12 +74,6 @@ class Maintain:
         before = await self._store.now() - timedelta(days=KEEP_DAYS)
         for key in [each.key async for each in self._store.list(FOLDER) if each.modify_time < before]:
             await self._store.delete(key)
-
-    async def _require_alone(self, request: Request, kind: OperationKind) -> None:
-        """Raises errors.OperationRunning, naming the other operation; not for a repeat of one that was begun."""
-        if await self._operations.find(kind, request.id) is not None:
-            return
-        await self._office.require_free()
 
     async def _work(self, verb: Verb, tables: Sequence[str], running: Running) -> Subject:
         name = running.operation.name

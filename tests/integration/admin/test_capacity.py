@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,6 +20,7 @@ from llm_schema_registry.client import AdminClient
 from llm_schema_registry.kernel.clock import SystemClock
 from llm_schema_registry.objects.directory import DirectoryStore
 from services.admin.adapters.postgres_maintenance import PostgresMaintenance
+from services.admin.adapters.prometheus import QUERIES
 from services.admin.domain.capacity import Figure
 from services.admin.domain.system import Address, MetricPoint, Option
 from services.admin.usecases.capacity import Capacity, Report, Sources
@@ -36,6 +38,8 @@ WRITE = """
         decode(repeat(md5(n::text), 100), 'hex')
     FROM generate_series(1, %s * 24) n
 """
+METRIC = re.compile(r"\b(?:grpc|process|registry|db|schema_registry)_[a-z_]+")
+LABELS = {"grpc_method", "grpc_status"}
 WINDOW = timedelta(days=30)
 HORIZON = timedelta(days=90)
 
@@ -158,7 +162,8 @@ async def test_database_without_registry_is_said(database_url: str, tmp_path: Pa
 async def test_samples_of_real_processes(
     make_service: MakeService, make_admin_service: MakeAdminService, database_url: str
 ) -> None:
-    """An admin process takes samples of a registry as it works: rates, processor, memory, cache, pool, database."""
+    """An admin process takes samples of a registry as it works: rates, processor, memory, cache, pool, database. What
+    Prometheus is asked for is on the registry's metrics page by those names."""
     registry = make_service(database_url)
     await registry.start_async()
     options = {"admin__sample_seconds": 10, "admin__database_bytes_limit": 1 << 30}
@@ -170,6 +175,10 @@ async def test_samples_of_real_processes(
         with pytest.raises(errors.InvalidField, match="must be 86400 to"):
             await client.call(client.system.GetCapacityReport, pb.GetCapacityReportRequest(window=Duration(seconds=1)))
 
+    _, metrics = await asyncio.to_thread(registry.http, "/metrics")
+    asked = {name for query in QUERIES.values() for name in METRIC.findall(query)} - LABELS
+    assert asked
+    assert all(name in metrics for name in asked), asked
     assert resources["requests_per_second"].current > 0
     assert resources["cpu_cores"].current > 0
     assert resources["memory_bytes"].current > 10 << 20

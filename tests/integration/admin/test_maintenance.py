@@ -24,8 +24,8 @@ from llm_schema_registry.operations.operation import Operation
 from llm_schema_registry.operations.operations import Operations, Request
 from services.admin.adapters.postgres_maintenance import PostgresMaintenance
 from services.admin.domain.maintenance import Maintained, Verb
-from services.admin.usecases.maintain import OFFICE, Maintain
-from services.admin.usecases.office import Office
+from services.admin.usecases.maintain import Maintain
+from services.admin.usecases.office import SYSTEM, SYSTEM_TIMES, Office
 from tests.fix_registry import postgres_options
 
 ROWS = 20_000
@@ -204,8 +204,9 @@ async def test_cancelled_reindex_leaves_nothing(place: Place) -> None:
     """A cancelled rebuild ends its statement on the server; what it had begun is dropped, once nobody holds it."""
     patient = PostgresMaintenance(postgres_options(place.url, pool_min=0), reindex_lock_seconds=60)
     async with patient as database:
-        office = Office(place.leases, place.operations)
-        maintain = Maintain(database, place.operations, office, place.maintain._store, SystemClock())
+        maintain = Maintain(
+            database, place.operations, Office(place.leases, place.operations), place.maintain._store, SystemClock()
+        )
         with holding(place.url, FILL.replace("%s::int, %s::int", "1, 2")):
             begun = await maintain.begin(Verb.REINDEX, ["changes"], actor="test", request=Request())
             await _until(lambda: bool(place.execute(INVALID)))
@@ -235,9 +236,9 @@ async def test_one_operation_at_a_time(place: Place) -> None:
     await place.operations.wait(first.name)
 
 
-async def test_lost_lease_ends_the_work(place: Place) -> None:
-    """What runs under the office does not begin while another process has it."""
-    async with place.leases.held(OFFICE):
+async def test_nothing_begins_while_another_process_has_the_office(place: Place) -> None:
+    """What changes the system elsewhere is waited for."""
+    async with place.leases.held(SYSTEM, times=SYSTEM_TIMES):
         with pytest.raises(errors.OperationRunning):
             await place.begin(Verb.VACUUM, "schemas")
 

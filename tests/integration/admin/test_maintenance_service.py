@@ -25,7 +25,7 @@ WRITE = """
     INSERT INTO registry.changes (position, epoch, time, actor, subject, kind, payload_version, payload)
     VALUES (1, 1, now(), 'test', 'subject', 'made', 1, '')
 """
-LEASE_SECONDS = 30
+LEASE_SECONDS = 10
 """After a process was killed, its office is free again."""
 
 
