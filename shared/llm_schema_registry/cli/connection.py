@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -14,13 +14,14 @@ from llm_schema_registry import errors
 from llm_schema_registry.cli.exit_codes import UsageFault
 
 if TYPE_CHECKING:
-    from llm_schema_registry.client import BackupClient, ControlClient, RegistryClient, Tls
+    from llm_schema_registry.client import AdminClient, BackupClient, ControlClient, RegistryClient, Tls
     from llm_schema_registry.client.calls import Calls
 
 C = TypeVar("C", bound="Calls")
 
 REGISTRY_TARGET = "127.0.0.1:9090"
 BACKUP_TARGET = "127.0.0.1:9190"
+ADMIN_TARGET = "127.0.0.1:9290"
 SEVERAL_TARGETS = "10.0.0.1:9090,10.0.0.2:9090"
 
 _OTHER_NAME = "its certificate is for another name; --server-name says which one to expect"
@@ -48,13 +49,16 @@ class Unreachable(errors.NotServing):
 class Connection:
     """Where the services are and how to speak to them.
 
-    target, backup_target: `host:port`, or several numeric `address:port` with commas between, which are replicas.
-    timeout_seconds: of each call that is not a stream; None for the method's own deadline.
+    target, backup_target, admin_target: `host:port`, or several numeric `address:port` with commas between, which are
+    replicas. admin_token: for the admin service; empty where a client certificate does. timeout_seconds: of each call
+    that is not a stream; None for the method's own deadline.
     Raises UsageFault for what is no address, and for a certificate without key or a key without certificate.
     """
 
     target: str = REGISTRY_TARGET
     backup_target: str = BACKUP_TARGET
+    admin_target: str = ADMIN_TARGET
+    admin_token: str = field(default="", repr=False)
     tls: bool = False
     ca_cert: Path | None = None
     client_cert: Path | None = None
@@ -67,6 +71,7 @@ class Connection:
             raise UsageFault("--client-cert and --client-key are given together or not at all.")
         _check_target(self.target, "--target")
         _check_target(self.backup_target, "--backup-target")
+        _check_target(self.admin_target, "--admin-target")
 
     @property
     def encrypted(self) -> bool:
@@ -94,6 +99,17 @@ class Connection:
                 yield client
 
     @asynccontextmanager
+    async def admin(self) -> AsyncIterator[AdminClient]:
+        """A client of the admin service. Raises as `registry`."""
+        from llm_schema_registry.client import AdminClient
+
+        with self._telling_where("admin service", self.admin_target):
+            async with self._open(
+                partial(AdminClient, metadata=_bearer(self.admin_token)), self.admin_target
+            ) as client:
+                yield client
+
+    @asynccontextmanager
     async def control(self, *, of_backup: bool, token: str) -> AsyncIterator[ControlClient]:
         """A client that steers a process of the registry, or of the backup service. Raises as `registry`.
 
@@ -102,9 +118,8 @@ class Connection:
         from llm_schema_registry.client import ControlClient
 
         target = self.backup_target if of_backup else self.target
-        metadata = [("authorization", f"Bearer {token}")] if token else []
         with self._telling_where("backup service" if of_backup else "registry", target):
-            async with self._open(partial(ControlClient, metadata=metadata), target) as client:
+            async with self._open(partial(ControlClient, metadata=_bearer(token)), target) as client:
                 yield client
 
     def _open(self, kind: Callable[..., C], target: str) -> C:
@@ -150,6 +165,10 @@ class Connection:
         if self.client_cert is None:
             return "it closed the connection; if it asks for a client certificate, say --client-cert and --client-key"
         return "it closed the connection; it may not trust our certificate"
+
+
+def _bearer(token: str) -> list[tuple[str, str]]:
+    return [("authorization", f"Bearer {token}")] if token else []
 
 
 def _addresses(target: str) -> str | list[str]:

@@ -9,6 +9,7 @@ from llm_schema_registry.cli import backup_views, operation_views, restore_views
 from llm_schema_registry.cli.exit_codes import ExitCode
 from llm_schema_registry.cli.messages import as_document
 from llm_schema_registry.cli.operation_views import made
+from llm_schema_registry.cli.operation_wait import OperationsClient
 from llm_schema_registry.cli.session import Session
 from llm_schema_registry.client import BackupClient, error_of
 from llm_schema_registry.operation.v1 import operation_pb2
@@ -19,7 +20,7 @@ _VERBS = {
 }
 
 
-async def tell(session: Session, backup: BackupClient, operation: operation_pb2.Operation | None) -> ExitCode:
+async def tell(session: Session, client: OperationsClient, operation: operation_pb2.Operation | None) -> ExitCode:
     """Writes what the operation made; nothing for None, one that nobody waits for.
 
     REFUSED when it failed, or found that something is not as it should be.
@@ -43,18 +44,18 @@ async def tell(session: Session, backup: BackupClient, operation: operation_pb2.
             backup_views.tell_drill(output, drill)
         return _status(passed=drill.passed)
     if restore := made(operation, restore_pb2.Restore):
-        await _tell_restore(session, backup, restore)
+        await _tell_restore(session, client, restore)
     elif not output.json:
         copy = made(operation, backup_pb2.Backup)
         output.record(backup_views.record(copy) if copy else operation_views.record(operation))
     return ExitCode.FINE
 
 
-async def _tell_restore(session: Session, backup: BackupClient, restore: restore_pb2.Restore) -> None:
+async def _tell_restore(session: Session, client: OperationsClient, restore: restore_pb2.Restore) -> None:
     """Writes a restore. What its activation would lose is not part of the operation, and is asked for."""
-    if restore.state == restore_pb2.RESTORE_STATE_PREPARED:
+    if isinstance(client, BackupClient) and restore.state == restore_pb2.RESTORE_STATE_PREPARED:
         request = restores_pb.GetRestoreRequest(restore_id=restore.id)
-        answer = await backup.call(backup.restores.GetRestore, request)
+        answer = await client.call(client.restores.GetRestore, request)
         restore = answer.restore
         if session.output.json:
             session.output.line(as_document(answer))

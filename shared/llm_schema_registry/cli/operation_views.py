@@ -81,9 +81,9 @@ def record(operation: operation_pb2.Operation) -> Iterator[tuple[str, object]]:
     yield from ((name, value) for name, value in facts if value)
 
 
-def how_to_go_on(name: str) -> str:
-    """How an operation is watched and cancelled."""
-    return f"Watch it: llmsr backup watch {name}\nCancel it: llmsr backup cancel {name}"
+def how_to_go_on(name: str, noun: str = "backup") -> str:
+    """How an operation is watched and cancelled. noun: whose commands do it."""
+    return f"Watch it: llmsr {noun} watch {name}\nCancel it: llmsr {noun} cancel {name}"
 
 
 def step(message: operation_pb2.OperationStep) -> Step:

@@ -14,11 +14,14 @@ import typer
 
 from llm_schema_registry import errors
 from llm_schema_registry.cli import exit_codes
-from llm_schema_registry.cli.connection import BACKUP_TARGET, REGISTRY_TARGET, Connection
+from llm_schema_registry.cli.connection import ADMIN_TARGET, BACKUP_TARGET, REGISTRY_TARGET, Connection
 from llm_schema_registry.cli.exit_codes import ExitCode, UsageFault
 from llm_schema_registry.cli.output import Output, OutputFormat
+from llm_schema_registry.cli.tokens import checked_token, read_token
 
 TIMEOUT_SECONDS_MAX = 86_400
+ADMIN_VARIABLE = "LLMSR_ADMIN_TOKEN"
+"""The environment variable; no option takes a token itself, because every user of a machine reads command lines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,17 @@ class GlobalOptions:
     backup_target: Annotated[
         str, typer.Option(envvar="LLMSR_BACKUP_TARGET", metavar="HOST:PORT", help="The backup service.")
     ] = BACKUP_TARGET
+    admin_target: Annotated[
+        str, typer.Option(envvar="LLMSR_ADMIN_TARGET", metavar="HOST:PORT", help="The admin service.")
+    ] = ADMIN_TARGET
+    admin_token_file: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="LLMSR_ADMIN_TOKEN_FILE",
+            metavar="FILE",
+            help=f"File with the admin service's token; else {ADMIN_VARIABLE} holds it, or a client certificate does.",
+        ),
+    ] = None
     tls: Annotated[bool, typer.Option("--tls", envvar="LLMSR_TLS", help="Speak TLS; any certificate implies it.")] = (
         False
     )
@@ -84,6 +98,8 @@ class Session:
         connection = Connection(
             target=chosen.target,
             backup_target=chosen.backup_target,
+            admin_target=chosen.admin_target,
+            admin_token=_admin_token(chosen),
             tls=chosen.tls,
             ca_cert=chosen.ca_cert,
             client_cert=chosen.client_cert,
@@ -118,6 +134,14 @@ class Session:
             self.output.error(OutputLost(f"The output cannot be written: {failed.strerror or failed}."))
             return ExitCode.REFUSED
         return status
+
+
+def _admin_token(chosen: GlobalOptions) -> str:
+    """The token for the admin service; the file goes before the environment. Empty without either."""
+    given = os.environ.get(ADMIN_VARIABLE, "").strip()
+    if chosen.admin_token_file is None and given:
+        return checked_token(given, ADMIN_VARIABLE)
+    return read_token(chosen.admin_token_file, "--admin-token-file")
 
 
 def _discard_output() -> None:

@@ -118,6 +118,8 @@ def test_no_answer_in_time_is_unreachable(silent_port: int) -> None:
         ["backup", "show"],
         ["backup", "list", "--kind", "weekly"],
         ["backup", "list", "--backup-target", "somewhere"],
+        ["schema", "list", "--admin-target", "somewhere"],
+        ["schema", "list", "--admin-token-file", "/does/not/exist"],
         ["backup", "verify", "x", "--level", "V9"],
         ["restore", "activate"],
     ],
