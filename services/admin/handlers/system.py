@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from llm_schema_registry import errors
 from llm_schema_registry.admin.v1 import admin_service_pb2 as pb
 from llm_schema_registry.admin.v1 import admin_service_pb2_grpc as rpc
 from services.admin.codec import nouns
@@ -58,3 +59,12 @@ class AdminService(rpc.AdminServiceServicer):
         fields.require_valid()
         found = await self._verbs.steer.options(service)
         return pb.GetEffectiveConfigResponse(replicas=[nouns.replica_config(each) for each in found])
+
+    async def GetCapacityReport(self, request: Any, context: Any) -> pb.GetCapacityReportResponse:  # noqa: D102
+        raise errors.MethodUnknown("not here yet")
+
+    async def Shutdown(self, request: Any, context: Any) -> pb.ShutdownResponse:  # noqa: D102
+        raise errors.MethodUnknown("not here yet")
+
+    async def RunSmokeTest(self, request: Any, context: Any) -> pb.RunSmokeTestResponse:  # noqa: D102
+        raise errors.MethodUnknown("not here yet")
