@@ -6,16 +6,20 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-from llm_schema_registry.admin.v1 import admin_service_pb2_grpc
+from llm_schema_registry.admin.v1 import admin_service_pb2_grpc, recovery_pb2, recovery_service_pb2_grpc
 from llm_schema_registry.kernel.dependencies import DependencyCheck
 from llm_schema_registry.kernel.identity import Credential, Role
 from llm_schema_registry.kernel.process import Definition, Parts, ReloadHook, Runtime, Servicer
 from llm_schema_registry.operation.v1 import operation_service_pb2_grpc
 from llm_schema_registry.operations.service import OperationService
 from services.admin.assembly import Assembly, Setting, assemble
+from services.admin.codec import recoveries
 from services.admin.handlers.answers import Answers
+from services.admin.handlers.recoveries import RecoveryService
 from services.admin.handlers.system import AdminService, SystemVerbs
 from services.admin.settings import AdminServiceSettings
+from services.admin.usecases.office import PLAN
+from services.admin.usecases.recover import RECOVERY
 
 PACKAGE = "llm_schema_registry.admin.v1"
 OPERATION = "llm_schema_registry.operation.v1"
@@ -57,13 +61,26 @@ DEFINITION = Definition(name="admin", settings=AdminServiceSettings, build=build
 
 def servicers(assembly: Assembly, runtime: Runtime[AdminServiceSettings]) -> Sequence[Servicer]:
     """The services of the contract."""
-    answers = Answers()
+    recover = assembly.recover
+
+    async def recovery(recovery_id: str) -> recovery_pb2.Recovery:
+        return recoveries.recovery(await recover.get(recovery_id))
+
+    async def plan(recovery_id: str) -> recovery_pb2.Recovery:
+        return recoveries.recovery(await recover.planned(recovery_id))
+
+    answers = Answers({RECOVERY: recovery, PLAN: plan})
+    recovering = RecoveryService(recover, answers)
     system = AdminService(assembly.peers, SystemVerbs(assembly.status, assembly.steer))
     shown = OperationService(assembly.operations, answers, runtime.clock)
     return [
         Servicer(
             f"{PACKAGE}.AdminService",
             lambda server: admin_service_pb2_grpc.add_AdminServiceServicer_to_server(system, server),
+        ),
+        Servicer(
+            f"{PACKAGE}.RecoveryService",
+            lambda server: recovery_service_pb2_grpc.add_RecoveryServiceServicer_to_server(recovering, server),
         ),
         Servicer(
             f"{OPERATION}.OperationService",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from llm_schema_registry.client.channel import Tls
 from llm_schema_registry.kernel.clock import Clock
+from llm_schema_registry.kernel.failpoints import failpoints
 from llm_schema_registry.objects.directory import DirectoryStore
 from llm_schema_registry.objects.s3 import open_s3
 from llm_schema_registry.objects.s3_options import s3_options
@@ -16,8 +17,15 @@ from llm_schema_registry.objects.store import ObjectStore
 from llm_schema_registry.operations.leases import Leases
 from llm_schema_registry.operations.operations import Operations
 from services.admin.adapters.backup_peer import BackupPeer
+from services.admin.adapters.backup_restores import BackupRestores
 from services.admin.adapters.control_peers import ControlPeers, PeerOptions
 from services.admin.settings import AdminServiceSettings, PeersSettings
+from services.admin.usecases.office import Office
+from services.admin.usecases.recover import Records, Recover
+from services.admin.usecases.recovery_journal import RecoveryJournal
+from services.admin.usecases.recovery_steps import RecoverySteps
+from services.admin.usecases.recovery_work import RestoreWork
+from services.admin.usecases.serving import Serving
 from services.admin.usecases.status import Status
 from services.admin.usecases.steer import Steer
 
@@ -48,6 +56,8 @@ class Assembly:
     backup: BackupPeer
     steer: Steer
     status: Status
+    office: Office
+    recover: Recover
 
 
 async def assemble(setting: Setting, stack: AsyncExitStack) -> Assembly:
@@ -58,14 +68,21 @@ async def assemble(setting: Setting, stack: AsyncExitStack) -> Assembly:
     tls = _tls(settings.peers)
     peers = ControlPeers(_peers(settings.peers, tls))
     backup = BackupPeer(peers, tls, settings.peers.timeout_seconds)
+    leases = Leases(store, clock, setting.instance_id)
+    office = Office(leases, operations)
+    steer = Steer(peers)
+    steps = RecoverySteps(peers, RestoreWork(BackupRestores(backup)), Serving(steer), clock)
+    records = Records(RecoveryJournal(store, _dice), office, _dice)
     return Assembly(
         store=store,
-        leases=Leases(store, clock, setting.instance_id),
+        leases=leases,
         operations=operations,
         peers=peers,
         backup=backup,
-        steer=Steer(peers),
+        steer=steer,
         status=Status(peers, backup, operations, clock),
+        office=office,
+        recover=Recover(records, operations, steps, clock, failpoints(os.environ)),
     )
 
 

@@ -141,3 +141,13 @@ class SystemStatus:
     protection: Protection | None
     running_operations: Sequence[str]
     problems: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class SmokeCheck:
+    """One thing that was tried on the registry. message: what was found, always set when it did not pass."""
+
+    name: str
+    passed: bool
+    seconds: float
+    message: str = ""
