@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from llm_schema_registry import errors
+from llm_schema_registry.kernel.failpoints import NoFailpoints
 from llm_schema_registry.objects.directory import DirectoryStore, machine_clock
 from llm_schema_registry.objects.store import ObjectStore
 from llm_schema_registry.operations.leases import Leases
 from llm_schema_registry.operations.operation import Operation, OperationKind, Subject
 from llm_schema_registry.operations.operations import Running
-from services.backup.adapters.failpoints import NoFailpoints
 from services.backup.adapters.recipients import generate_key_file, load_recipient, system_dice
 from services.backup.codec import segments
 from services.backup.domain.documents import Signer

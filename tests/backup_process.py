@@ -12,7 +12,7 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
-from services.backup.adapters.failpoints import failpoints
+from llm_schema_registry.kernel.failpoints import failpoints
 from services.backup.domain.retention import Policy
 from tests.backup_parts import NOON, HandClock, make_parts
 

@@ -18,7 +18,7 @@ import termios
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from llm_schema_registry.cli.main import main
 from llm_schema_registry.operation.v1 import operation_service_pb2_grpc
 from services.backup.adapters.recipients import generate_key_file, generate_signing_key
 from tests import fix_service
+from tests.fix_admin import ADMIN_TOKEN, admin_environment
 from tests.fix_backup import backup_environment, fill
 from tests.fix_service import Service
 
@@ -199,7 +200,7 @@ def start_llmsr(registry: Service) -> Iterator[Start]:
 
 @dataclass(frozen=True, slots=True)
 class BackedUp:
-    """A registry of its own with some content, a backup service beside it, and two backups in its store.
+    """A registry of its own with some content, a backup and an admin service beside it, and two backups in its store.
 
     proven: verified to V3. spare: not verified further than at its creation; nothing protects it. operation: one that
     has ended. store: the folder.
@@ -207,6 +208,7 @@ class BackedUp:
 
     registry: Service
     backup: Service
+    admin: Service
     database_url: str
     store: Path
     proven: str = ""
@@ -216,7 +218,12 @@ class BackedUp:
     @property
     def settings(self) -> dict[str, str]:
         """The program's settings."""
-        return {"LLMSR_TARGET": self.registry.target, "LLMSR_BACKUP_TARGET": self.backup.target}
+        return {
+            "LLMSR_TARGET": self.registry.target,
+            "LLMSR_BACKUP_TARGET": self.backup.target,
+            "LLMSR_ADMIN_TARGET": self.admin.target,
+            "LLMSR_ADMIN_TOKEN": ADMIN_TOKEN,
+        }
 
     def run(self, *arguments: str, **settings: str) -> Ran:
         """Runs a command in this process: `run("backup", "list")`."""
@@ -261,19 +268,27 @@ def backed_up(tmp_path_factory: pytest.TempPathFactory, postgres: Any) -> Iterat
     }
     registry = Service(tmp_path_factory.mktemp("registry"), fix_service.environment(database_url, None, {}))
     backup = Service(tmp_path_factory.mktemp("backup"), backup_environment(database_url, options), "backup")
+    made = ExitStack()
     try:
         registry.launch()
         registry.wait_ready()
         fill(registry, "filled", 5)
         backup.start()
-        place = BackedUp(registry, backup, database_url, folder / "store")
+        peers = {"peers__registry": registry.target, "peers__backup": backup.target}
+        admin_options = {"admin__directory": folder / "admin", "server__grace_seconds": 1, **peers}
+        admin = Service(tmp_path_factory.mktemp("admin"), admin_environment(database_url, admin_options), "admin")
+        made.callback(admin.kill)
+        admin.start()
+        place = BackedUp(registry, backup, admin, database_url, folder / "store")
         proven, spare = place.new_backup(), place.new_backup()
         assert place.made("backup", "verify", proven)["passed"]
         operation = place.json("backup", "operations", "--limit", "1")["operations"][0]["name"]
         yield dataclasses.replace(place, proven=proven, spare=spare, operation=operation)
+        assert admin.stop() == 0, admin.log[-4000:]
         assert backup.stop() == 0, backup.log[-4000:]
         assert registry.stop() == 0, registry.log[-4000:]
     finally:
+        made.close()
         backup.kill()
         registry.kill()
     postgres.drop_database("registry_with_backups")
@@ -310,6 +325,29 @@ def restored(backed_up: BackedUp) -> Restored:
     after = backed_up.subjects()
     prepared = backed_up.made("restore", "prepare", "--latest")["id"]
     return Restored(active, prepared, command, told, planned, before, after)
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """A recovery that stands still because its loss is not confirmed. started: what the command that began it wrote.
+
+    operation: of the admin service, a plan, which has ended.
+    """
+
+    id: str
+    operation: str
+    started: Ran
+
+
+@pytest.fixture(scope="session")
+def recovered(backed_up: BackedUp) -> Recovered:
+    """A recovery of the registry with backups, for the run. Tests share it: do not let it go on."""
+    fill(backed_up.registry, "behind-the-backup", 1)
+    started = backed_up.run("recover", "start", "--to", backed_up.proven, "--no-safety", "--serve", "--apply")
+    recovery_id = backed_up.json("recover", "list")["recoveries"][0]["id"]
+    assert backed_up.run("recover", "start").status == 0
+    operation = backed_up.json("operation", "list", "--limit", "1")["operations"][0]["name"]
+    return Recovered(recovery_id, operation, started)
 
 
 @contextmanager

@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
-from services.backup.adapters.failpoints import EnvironmentFailpoints, NoFailpoints
+from llm_schema_registry.kernel.failpoints import EnvironmentFailpoints, NoFailpoints
 from services.backup.domain import layout
 from services.backup.domain.retention import Policy
 from tests.backup_parts import NOON, HandClock, MemoryRegistry, Parts, make_parts

@@ -23,7 +23,7 @@ from services.backup.domain.restore import Restore
 from services.backup.domain.targets import AtBackup, Latest, Target
 from services.backup.ports import PlaceWriter, RegistryCheck
 from services.backup.usecases.journal import Journal
-from services.backup.usecases.prepare import Prepare
+from services.backup.usecases.prepare import Aim, Prepare
 from services.backup.usecases.swap import Swap, SwapRules
 from tests.backup_parts import CLUSTER, HandClock, MemoryRegistry, Parts, make_parts
 
@@ -455,7 +455,7 @@ class Process:
         """A prepared restore, to `latest` unless told otherwise."""
         self.world.clock.move(seconds=1)
         restore_id = self.parts.repository.new_id()
-        await self.prepare.run(restore_id, target or Latest(), Level.V2, self.running())
+        await self.prepare.run(restore_id, Aim(target or Latest(), Level.V2), self.running())
         return await self.journal.get(restore_id)
 
     async def activated(self, restore: Restore, confirmation: str = "") -> Restore:

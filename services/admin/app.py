@@ -9,7 +9,11 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from llm_schema_registry.admin.v1 import admin_service_pb2_grpc, maintenance_service_pb2_grpc
+from llm_schema_registry.admin.v1 import (
+    admin_service_pb2_grpc,
+    maintenance_service_pb2_grpc,
+    recovery_service_pb2_grpc,
+)
 from llm_schema_registry.kernel.dependencies import DependencyCheck
 from llm_schema_registry.kernel.identity import Credential, Role
 from llm_schema_registry.kernel.process import Definition, Parts, ReloadHook, Runtime, Servicer
@@ -17,12 +21,16 @@ from llm_schema_registry.operation.v1 import operation_service_pb2_grpc
 from llm_schema_registry.operations.service import OperationService
 from services.admin.assembly import Assembly, Setting, assemble
 from services.admin.codec import maintenance as maintenance_codec
+from services.admin.codec import recoveries
 from services.admin.codec import shutdown as shutdown_codec
 from services.admin.handlers.answers import Answers
 from services.admin.handlers.maintenance import MaintenanceService
+from services.admin.handlers.recoveries import RecoveryService
 from services.admin.handlers.system import AdminService, SystemVerbs
 from services.admin.settings import AdminServiceSettings
 from services.admin.usecases.maintain import SUBJECT as MAINTENANCE
+from services.admin.usecases.office import PLAN
+from services.admin.usecases.recover import RECOVERY
 from services.admin.usecases.shutdown import SUBJECT as SHUTDOWN
 
 PACKAGE = "llm_schema_registry.admin.v1"
@@ -89,7 +97,13 @@ def servicers(assembly: Assembly, runtime: Runtime[AdminServiceSettings]) -> Seq
     async def maintained(operation: str) -> Message:
         return maintenance_codec.record(await assembly.maintain.record(operation))
 
-    answers = Answers({SHUTDOWN: shutdown, MAINTENANCE: maintained})
+    async def recovery(recovery_id: str) -> Message:
+        return recoveries.recovery(await assembly.recover.get(recovery_id))
+
+    async def plan(recovery_id: str) -> Message:
+        return recoveries.recovery(await assembly.recover.planned(recovery_id))
+
+    answers = Answers({SHUTDOWN: shutdown, MAINTENANCE: maintained, RECOVERY: recovery, PLAN: plan})
     verbs = SystemVerbs(
         status=assembly.status,
         steer=assembly.steer,
@@ -100,6 +114,7 @@ def servicers(assembly: Assembly, runtime: Runtime[AdminServiceSettings]) -> Seq
     )
     system = AdminService(assembly.peers, verbs, answers)
     maintenance = MaintenanceService(assembly.maintain, assembly.database, answers)
+    recovering = RecoveryService(assembly.recover, answers)
     shown = OperationService(assembly.operations, answers, runtime.clock)
     return [
         Servicer(
@@ -109,6 +124,10 @@ def servicers(assembly: Assembly, runtime: Runtime[AdminServiceSettings]) -> Seq
         Servicer(
             f"{PACKAGE}.MaintenanceService",
             lambda server: maintenance_service_pb2_grpc.add_MaintenanceServiceServicer_to_server(maintenance, server),
+        ),
+        Servicer(
+            f"{PACKAGE}.RecoveryService",
+            lambda server: recovery_service_pb2_grpc.add_RecoveryServiceServicer_to_server(recovering, server),
         ),
         Servicer(
             f"{OPERATION}.OperationService",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from llm_schema_registry.client.channel import Tls
 from llm_schema_registry.kernel.clock import Clock
+from llm_schema_registry.kernel.failpoints import failpoints
 from llm_schema_registry.kernel.postgres import PostgresOptions
 from llm_schema_registry.objects.directory import DirectoryStore
 from llm_schema_registry.objects.s3 import open_s3
@@ -17,6 +18,7 @@ from llm_schema_registry.objects.store import ObjectStore
 from llm_schema_registry.operations.leases import Leases
 from llm_schema_registry.operations.operations import Operations
 from services.admin.adapters.backup_peer import BackupPeer
+from services.admin.adapters.backup_restores import BackupRestores
 from services.admin.adapters.control_peers import ControlPeers, PeerOptions
 from services.admin.adapters.postgres_maintenance import PostgresMaintenance
 from services.admin.adapters.prometheus import Prometheus
@@ -27,6 +29,10 @@ from services.admin.usecases.history import History
 from services.admin.usecases.maintain import Maintain
 from services.admin.usecases.modes import Modes
 from services.admin.usecases.office import Office
+from services.admin.usecases.recover import Records, Recover
+from services.admin.usecases.recovery_journal import RecoveryJournal
+from services.admin.usecases.recovery_steps import RecoverySteps
+from services.admin.usecases.recovery_work import RestoreWork
 from services.admin.usecases.sample import Sampler
 from services.admin.usecases.shutdown import Here, Shutdown
 from services.admin.usecases.smoke import CHECK_SECONDS, Smoke
@@ -71,6 +77,7 @@ class Assembly:
     maintain: Maintain
     sampler: Sampler
     capacity: Capacity
+    recover: Recover
 
 
 async def assemble(setting: Setting, stack: AsyncExitStack) -> Assembly:
@@ -88,6 +95,9 @@ async def assemble(setting: Setting, stack: AsyncExitStack) -> Assembly:
     history = History(store, settings.admin.sample_seconds)
     sampler = Sampler(peers, database, backup, history, clock)
     sources = Sources(sampler, history, database, peers, _recorded(settings))
+    smoke = Smoke(RegistryPeer(peers, tls, CHECK_SECONDS), clock, setting.instance_id)
+    steps = RecoverySteps(peers, RestoreWork(BackupRestores(backup)), smoke, clock)
+    records = Records(RecoveryJournal(store, _dice), office, _dice)
     return Assembly(
         store=store,
         leases=leases,
@@ -99,11 +109,12 @@ async def assemble(setting: Setting, stack: AsyncExitStack) -> Assembly:
         office=office,
         modes=Modes(steer, office, setting.report),
         shutdown=Shutdown(peers, operations, office, store, here),
-        smoke=Smoke(RegistryPeer(peers, tls, CHECK_SECONDS), clock, setting.instance_id),
+        smoke=smoke,
         database=database,
         maintain=Maintain(database, operations, office, store, clock),
         sampler=sampler,
         capacity=Capacity(sources, clock, settings.admin.database_bytes_limit),
+        recover=Recover(records, operations, steps, clock, failpoints(os.environ)),
     )
 
 

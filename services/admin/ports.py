@@ -12,7 +12,9 @@ from typing import Protocol
 
 from services.admin.domain.capacity import Figure, Usage, Written
 from services.admin.domain.maintenance import Bloat, DatabaseStats, LongQuery, StoredSize
-from services.admin.domain.system import Address, MetricPoint, Option, Process, Protection, State
+from services.admin.domain.recovery import Target
+from services.admin.domain.restoring import BackupFacts, Ended, Estimates, Outlook, RestoreFacts, Work
+from services.admin.domain.system import Address, MetricPoint, Option, Process, Protection, SmokeCheck, State
 
 
 class Peers(Protocol):
@@ -207,4 +209,56 @@ class Recorded(Protocol):
 
     async def figures(self, start: datetime, end: datetime) -> Mapping[str, Sequence[Figure]]:
         """Figures by the resource's name, oldest first. Raises errors.PeerUnreachable, errors.PeerFailed."""
+
+
+class Restores(Protocol):
+    """The backup service, as far as recoveries go. Raises errors.PeerUnreachable when no replica of it answers, and
+    what it refuses with."""
+
+    async def outlook(self, target: Target, backup_id: str = "") -> Outlook:
+        """How a restore would reach the target; nothing is made. backup_id: to begin from, empty for the newest one."""
+        ...
+
+    async def backup(self, backup_id: str) -> BackupFacts:
+        """A backup."""
+        ...
+
+    async def restore(self, restore_id: str) -> RestoreFacts:
+        """A restore as it stands."""
+        ...
+
+    async def begin(self, work: Work, request_id: str) -> str:
+        """Begins the work and returns its operation's name; a repeat with the same request id returns the same."""
+        ...
+
+    async def ended(self, operation: str) -> Ended | None:
+        """How an operation ended; None while it runs."""
+        ...
+
+    async def cancel(self, operation: str) -> None:
+        """Asks an operation to end. One that has ended, or runs where it cannot be asked, is left."""
+        ...
+
+    async def release(self, restore_id: str) -> None:
+        """Drops what a restore keeps beside the live database. May be repeated."""
+        ...
+
+    async def estimates(self) -> Estimates:
+        """How long steps took in the newest backup, verification and drill."""
+        ...
+
+
+class SmokeTest(Protocol):
+    """Tries the registry as a client does."""
+
+    async def run(self) -> Sequence[SmokeCheck]:
+        """Everything that was tried, in order. What fails is a check that did not pass, not an error."""
+        ...
+
+
+class Failpoints(Protocol):
+    """Moments that a test may stop at."""
+
+    async def reached(self, name: str) -> None:
+        """Says that a moment has come."""
         ...

@@ -13,6 +13,7 @@ import aioboto3
 
 from llm_schema_registry.kernel.about import version
 from llm_schema_registry.kernel.clock import Clock
+from llm_schema_registry.kernel.failpoints import failpoints
 from llm_schema_registry.kernel.postgres import PostgresOptions
 from llm_schema_registry.kernel.settings_stores import S3Settings
 from llm_schema_registry.objects.directory import DirectoryStore
@@ -23,7 +24,6 @@ from llm_schema_registry.operations.leases import Leases
 from llm_schema_registry.operations.operations import Operations
 from services.backup.adapters.bounded_store import BoundedStore
 from services.backup.adapters.dump_reader import PostgresDumpCheck
-from services.backup.adapters.failpoints import failpoints
 from services.backup.adapters.kms import KmsRecipient
 from services.backup.adapters.postgres_places import DatabasePlaces
 from services.backup.adapters.postgres_source import PostgresSource

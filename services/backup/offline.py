@@ -52,6 +52,7 @@ from services.backup.domain.restore import Restore, RestoreState
 from services.backup.domain.targets import AtBackup, AtPlace, AtTime, Latest, Target
 from services.backup.settings import BackupServiceSettings
 from services.backup.usecases.catalog import Entry
+from services.backup.usecases.prepare import Aim
 
 COMMANDS = ("list", "verify", "rebuild-catalog", "restore", "keygen")
 EXIT_FAILED, EXIT_SETTINGS, EXIT_UNREACHABLE, EXIT_SIGNAL = 1, 2, 3, 128
@@ -172,7 +173,7 @@ async def _restore(assembly: Assembly, target: Target, confirm: str) -> int:
     restore_id = await _prepared(assembly, target)
     if restore_id is None:
         restore_id = assembly.repository.new_id()
-        prepare = partial(assembly.prepare.run, restore_id, target, Level.V0)
+        prepare = partial(assembly.prepare.run, restore_id, Aim(target, Level.V0))
         await _operation(assembly, OperationKind.PREPARE_RESTORE, prepare)
     _say(_shown(await assembly.journal.get(restore_id)))
     activate = partial(assembly.swap.activate, restore_id, confirm)

@@ -250,6 +250,7 @@ def _metrics(database: Postgres, caches: Caches, feed: Feed) -> Iterable[Metric]
     waiting = [Point(pool.waiting)]
     yield Metric("db.client.connection.pending_requests", "gauge", "{request}", "Calls waiting for one.", waiting)
     yield Metric("registry.change.position", "gauge", "", "Position of the newest change seen.", [Point(feed.position)])
+    yield Metric("registry.change.epoch", "gauge", "", "Epoch of the newest change seen.", [Point(feed.epoch)])
     yield Metric("registry.watchers", "gauge", "{stream}", "Watches that are open.", [Point(feed.watchers)])
     tiers = {"memory": caches.memory, "redis": caches.shared}
     found = [(name, tier) for name, tier in tiers.items() if tier is not None]

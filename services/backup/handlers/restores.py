@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from llm_schema_registry import errors
+from llm_schema_registry.backup.v1 import restore_pb2
 from llm_schema_registry.backup.v1 import restore_service_pb2 as pb
 from llm_schema_registry.backup.v1 import restore_service_pb2_grpc as rpc
 from llm_schema_registry.kernel.calls import current_caller
@@ -18,7 +19,7 @@ from services.backup.domain.restore import LossWindow, Restore, RestoreState
 from services.backup.handlers.answers import Answers, asked
 from services.backup.handlers.fields import Fields
 from services.backup.usecases.journal import Journal
-from services.backup.usecases.prepare import Prepare
+from services.backup.usecases.prepare import Aim, Outlook, Prepare
 from services.backup.usecases.repository import Repository
 from services.backup.usecases.swap import Swap
 
@@ -39,16 +40,20 @@ class RestoreService(rpc.RestoreServiceServicer):
         fields = Fields()
         target = fields.target(request.target)
         level = fields.level(request.verified_level, "verified_level", Level.V3)
+        base_id = fields.id(request.base_backup_id, "base_backup_id") if request.base_backup_id else ""
         request_id = fields.request_id(request.request_id)
         fields.require_valid()
+        wanted = Aim(target, level, base_id)
+        if request.validate_only:
+            return pb.PrepareRestoreResponse(plan=_plan(await self._prepare.outlook(wanted)))
         if await self._operations.find(OperationKind.PREPARE_RESTORE, request_id) is None:
             survey = await self._prepare.survey()
             survey.require_own()
-            await self._prepare.way(target, level, survey)
+            await self._prepare.way(target, level, survey, base_id)
         restore_id = self._repository.new_id()
         operation = await self._operations.begin(
             OperationKind.PREPARE_RESTORE,
-            partial(self._prepare.run, restore_id, target, level),
+            partial(self._prepare.run, restore_id, wanted),
             actor=current_caller().name,
             request=asked(request_id, request),
         )
@@ -114,6 +119,28 @@ def _id(value: str) -> str:
     found = fields.id(value, "restore_id")
     fields.require_valid()
     return found
+
+
+def _plan(found: Outlook) -> restore_pb2.RestorePlan:
+    survey = found.survey
+    if survey.live is not None:
+        live = restore_pb2.LIVE_DATABASE_READABLE
+    elif survey.stranger is not None:
+        live = restore_pb2.LIVE_DATABASE_EMPTY
+    elif survey.unreadable:
+        live = restore_pb2.LIVE_DATABASE_UNREADABLE
+    else:
+        live = restore_pb2.LIVE_DATABASE_ABSENT
+    return restore_pb2.RestorePlan(
+        backup_id=found.entry.id,
+        verified_level=nouns.LEVELS[found.entry.level],
+        base_place=nouns.place(found.entry.manifest.place),
+        place=nouns.place(found.place),
+        segments=len(found.way.pieces),
+        loss_window=nouns.window(found.window),
+        live=live,
+        live_problem=survey.unreadable,
+    )
 
 
 def _swap_fields(request: pb.ActivateRestoreRequest | pb.RevertRestoreRequest) -> tuple[str, str, str]:

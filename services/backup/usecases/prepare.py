@@ -75,6 +75,26 @@ class Rehearsed:
     problems: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """What a preparation aims at. base_id: the backup to begin from; empty for the newest one before the target."""
+
+    target: Target
+    level: Level = Level.V3
+    base_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What a preparation would do: its base, its way and where that ends, and what its activation would lose now."""
+
+    entry: Entry
+    way: RestorePlan
+    place: Place
+    window: LossWindow
+    survey: Survey
+
+
 def measure(survey: Survey, place: Place) -> LossWindow:
     """What a history that ends at a place has not of what is known to have happened. Raises errors.BackupDamaged."""
     beat = survey.heartbeat
@@ -159,11 +179,15 @@ class Prepare:
         """Where the live database stands; None when it cannot be read."""
         return (await self._look(to_swap=False))[0]
 
-    async def way(self, target: Target, level: Level, survey: Survey) -> RestorePlan:
-        """The way to the target. Raises errors.TargetUnreachable, which says what can be reached."""
+    async def way(self, target: Target, level: Level, survey: Survey, base_id: str = "") -> RestorePlan:
+        """The way to the target. Raises errors.TargetUnreachable, which says what can be reached.
+
+        base_id: the backup to begin from; empty for the newest one before the target.
+        """
         bases = [
             Base(entry.id, entry.manifest.place, entry.manifest.facts.time, entry.level)
             for entry in survey.listing.entries
+            if not base_id or entry.id == base_id
         ]
         beat = survey.heartbeat
         known = Known(beat.place, beat.time) if beat else None
@@ -188,10 +212,38 @@ class Prepare:
             return None
         return found[0].time if found else None
 
+    async def outlook(self, wanted: Aim) -> Outlook:
+        """What a preparation would do; nothing is made. Raises as RestoreService.PrepareRestore says."""
+        survey = await self.survey()
+        survey.require_own()
+        way = await self.way(wanted.target, wanted.level, survey, wanted.base_id)
+        entry = survey.listing.entry(way.base.id)
+        assert entry is not None, "a plan begins with a backup of the listing"
+        await self._scratch.require_fit(entry.manifest)
+        if entry.manifest.encryption is not None:
+            await self._repository.keys.open(entry.manifest.encryption.key_id)
+        place = way.end or await self._end(way)
+        live = survey.live
+        if isinstance(wanted.target, Latest) and live is not None and follows(live, place):
+            place = live.place
+        return Outlook(entry, way, place, measure(survey, place), survey)
+
+    async def _end(self, way: RestorePlan) -> Place:
+        """Where a way to a time ends: its changes are read for that."""
+        cut = Cut(way)
+        try:
+            async with aclosing(self.archive.changes(way, cut)) as changes:
+                async for _ in changes:
+                    pass
+        except Unreachable as unreachable:
+            raise _unreachable(unreachable) from None
+        return cut.place
+
     # The work
 
-    async def run(self, restore_id: str, target: Target, level: Level, running: Running) -> Subject:
+    async def run(self, restore_id: str, wanted: Aim, running: Running) -> Subject:
         """Prepares the restore, or drops all of it. Raises as RestoreService.PrepareRestore says."""
+        target = wanted.target
         repository = self._repository
         async with repository.leases.held(RESTORING, patience_seconds=PATIENCE_SECONDS):
             await self.sweep()
@@ -199,7 +251,7 @@ class Prepare:
             async with running.step("plan") as say:
                 survey = await self.survey()
                 survey.require_own()
-                way = await self.way(target, level, survey)
+                way = await self.way(target, wanted.level, survey, wanted.base_id)
                 entry = survey.listing.entry(way.base.id)
                 assert entry is not None, "a plan begins with a backup of the listing"
                 await self._scratch.require_fit(entry.manifest)

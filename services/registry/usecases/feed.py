@@ -102,6 +102,11 @@ class Feed:
         """The newest position that was seen here; 0 before the first look."""
         return self._head.position if self._head else 0
 
+    @property
+    def epoch(self) -> int:
+        """The epoch of that position; 0 before the first look."""
+        return self._head.epoch if self._head else 0
+
     async def run(self) -> None:
         """Follows the store until cancelled. A store that cannot answer is asked again after POLL_SECONDS."""
         while True:

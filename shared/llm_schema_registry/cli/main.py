@@ -15,7 +15,19 @@ from typing import Annotated, Any
 
 import typer
 
-from llm_schema_registry.cli import backup, capacity, config, db, logs, restore, schema, smoke, system
+from llm_schema_registry.cli import (
+    backup,
+    capacity,
+    config,
+    db,
+    logs,
+    operation,
+    recover,
+    restore,
+    schema,
+    smoke,
+    system,
+)
 from llm_schema_registry.cli.command import command, parameters
 from llm_schema_registry.cli.exit_codes import ExitCode, UsageFault
 from llm_schema_registry.cli.output import Output, OutputFormat
@@ -38,6 +50,8 @@ app = typer.Typer(
 app.add_typer(schema.app, name="schema")
 app.add_typer(backup.app, name="backup")
 app.add_typer(restore.app, name="restore")
+app.add_typer(recover.app, name="recover")
+app.add_typer(operation.app, name="operation")
 app.add_typer(config.app, name="config")
 app.add_typer(logs.app)
 app.add_typer(system.app, name="system")

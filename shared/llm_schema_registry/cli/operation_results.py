@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from llm_schema_registry import errors
-from llm_schema_registry.admin.v1 import maintenance_pb2
+from llm_schema_registry.admin.v1 import maintenance_pb2, recovery_pb2
 from llm_schema_registry.backup.v1 import backup_pb2, restore_pb2
 from llm_schema_registry.backup.v1 import restore_service_pb2 as restores_pb
-from llm_schema_registry.cli import backup_views, db_views, operation_views, restore_views
+from llm_schema_registry.cli import backup_views, db_views, operation_views, recover_views, restore_views
 from llm_schema_registry.cli.exit_codes import ExitCode
 from llm_schema_registry.cli.messages import as_document
 from llm_schema_registry.cli.operation_views import made
@@ -48,6 +48,11 @@ async def tell(session: Session, client: OperationsClient, operation: operation_
         if not output.json:
             db_views.tell_record(output, record)
         return _status(passed=not any(one.problem for one in record.objects))
+    if recovery := made(operation, recovery_pb2.Recovery):
+        if not output.json:
+            recover_views.tell(output, recovery)
+        planned = recovery.state == recovery_pb2.RECOVERY_STATE_PLANNED
+        return _status(passed=not (planned and recovery.problem))
     if restore := made(operation, restore_pb2.Restore):
         await _tell_restore(session, client, restore)
     elif not output.json:
@@ -76,6 +81,14 @@ def tell_confirmation(session: Session, verb: str, restore_id: str, error: error
 
 
 def _tell_confirmation(session: Session, operation: operation_pb2.Operation, error: errors.Error) -> None:
+    recovery_id, confirmation = error.metadata.get("recovery_id", ""), error.metadata.get("confirmation", "")
+    if operation.kind == operation_pb2.OPERATION_KIND_RECOVERY:
+        if not recovery_id or session.output.json or error.metadata.get("step") == "preflight":
+            return
+        confirm = f" --confirm {confirmation}" if confirmation else ""
+        session.output.note(f"To go on: llmsr recover resume {recovery_id}{confirm} --apply")
+        session.output.note(f"To go back: llmsr recover abort {recovery_id} --apply")
+        return
     restore = restore_pb2.Restore()
     if operation.kind in _VERBS and operation.metadata.Unpack(restore):
         tell_confirmation(session, _VERBS[operation.kind], restore.id, error)

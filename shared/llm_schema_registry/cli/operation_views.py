@@ -10,7 +10,7 @@ from google.protobuf import any_pb2
 from google.protobuf.descriptor_pool import Default
 from google.protobuf.message import Message
 
-from llm_schema_registry.admin.v1 import maintenance_pb2, system_pb2
+from llm_schema_registry.admin.v1 import maintenance_pb2, recovery_pb2, system_pb2
 from llm_schema_registry.backup.v1 import backup_pb2, restore_pb2
 from llm_schema_registry.cli.messages import as_document, label, moment, seconds
 from llm_schema_registry.cli.progress import Amount, Step, StepState
@@ -24,6 +24,7 @@ KINDS: tuple[type[Message], ...] = (
     restore_pb2.Restore,
     system_pb2.ShutdownRecord,
     maintenance_pb2.MaintenanceRecord,
+    recovery_pb2.Recovery,
 )
 """What operations work on and make. JSON of an operation needs their descriptors loaded."""
 _STATES = {

@@ -16,8 +16,10 @@ import typer
 from llm_schema_registry.cli.backup import EXAMPLE_BACKUP, EXAMPLE_OPERATION
 from llm_schema_registry.cli.command import EXAMPLES
 from llm_schema_registry.cli.main import app
+from llm_schema_registry.cli.operation import EXAMPLE_ADMIN_OPERATION
+from llm_schema_registry.cli.recover import EXAMPLE_RECOVERY
 from llm_schema_registry.cli.restore import EXAMPLE_RESTORE
-from tests.fix_cli import BackedUp, Ran, Restored, environment, run_here
+from tests.fix_cli import BackedUp, Ran, Recovered, Restored, environment, run_here
 from tests.fix_service import CONTROL_TOKEN
 
 
@@ -57,6 +59,9 @@ def real_ids(path: tuple[str, ...], request: pytest.FixtureRequest) -> dict[str,
         EXAMPLE_BACKUP: backed_up.spare if path == ("backup", "delete") else backed_up.proven,
         EXAMPLE_OPERATION: backed_up.operation,
     }
+    if path[:2] != ("recover", "start") and path[0:1] in {("recover",), ("operation",)}:
+        recovered: Recovered = request.getfixturevalue("recovered")
+        found |= {EXAMPLE_RECOVERY: recovered.id, EXAMPLE_ADMIN_OPERATION: recovered.operation}
     if path[:1] == ("restore",):
         restored: Restored = request.getfixturevalue("restored")
         found[EXAMPLE_RESTORE] = restored.active if path[1] == "revert" else restored.prepared

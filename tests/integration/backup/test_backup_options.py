@@ -33,6 +33,7 @@ from services.backup.domain.model import Kind, Level
 from services.backup.domain.targets import Latest
 from services.backup.usecases.catalog import Entry
 from services.backup.usecases.make_backup import Wanted
+from services.backup.usecases.prepare import Aim
 from tests.fix_backup import AssembleBackup, BackupCalls, MakeBackupService
 from tests.fix_backup_database import MakeStandIns
 from tests.fix_registry import MIGRATIONS, postgres_options
@@ -471,7 +472,7 @@ async def test_a_swap_keeps_the_old_one_and_passes_ids_over(
         await done(
             parts,
             OperationKind.PREPARE_RESTORE,
-            lambda running: parts.prepare.run(restore_id, Latest(), Level.V0, running),
+            lambda running: parts.prepare.run(restore_id, Aim(Latest(), Level.V0), running),
         )
         prepared = await parts.journal.get(restore_id)
         await done(parts, OperationKind.ACTIVATE_RESTORE, lambda running: parts.swap.activate(restore_id, "", running))

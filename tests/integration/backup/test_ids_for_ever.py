@@ -21,6 +21,7 @@ from services.backup.domain.model import Kind, Level
 from services.backup.domain.restore import Restore, RestoreState
 from services.backup.domain.targets import AtBackup, AtPlace, AtTime, Latest, Target
 from services.backup.usecases.make_backup import Wanted
+from services.backup.usecases.prepare import Aim
 from tests import registry_tools
 from tests.backup_parts import HandClock
 from tests.fix_backup import AssembleBackup
@@ -200,7 +201,7 @@ class RealStory:
         targets: list[Target] = [Latest(), AtBackup(self.rng.choice(backups))]
         target = self.rng.choice(targets)
         restore_id = parts.repository.new_id()
-        await parts.prepare.run(restore_id, target, Level.V2, self.running())
+        await parts.prepare.run(restore_id, Aim(target, Level.V2), self.running())
         await parts.swap.activate(restore_id, ALL.format(max(self.epochs)), self.running())
         await self._began(restore_id)
         await self.register(10_000 + number)

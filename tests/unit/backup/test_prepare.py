@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from llm_schema_registry import errors
-from services.backup.domain.model import Place
+from services.backup.domain.model import Level, Place
 from services.backup.domain.restore import RestoreState
 from services.backup.domain.targets import AtBackup, AtPlace, AtTime
-from services.backup.usecases.prepare import follows
+from services.backup.usecases.prepare import Aim, follows
 from tests.backup_parts import HandClock
 from tests.fix_fault_table import FaultTable
 from tests.memory_places import Killed, Latest, Moments, Process, World, process, scratches
@@ -235,3 +235,25 @@ async def test_follows(one: Process, world: World) -> None:
     assert follows(live, Place(2, 5))
     assert not follows(live, Place(1, 5))
     assert not follows(live, Place(9, 1))
+
+
+async def test_outlook_makes_nothing(one: Process, world: World) -> None:
+    """What a preparation would do is told without making anything: base, end, and what would be lost."""
+    world.register()
+    time = world.live.history[4].time
+
+    place = await one.prepare.outlook(Aim(AtPlace(1, 4), Level.V1))
+    moment = await one.prepare.outlook(Aim(AtTime(time), Level.V1))
+    latest = await one.prepare.outlook(Aim(Latest(), Level.V1, place.entry.id))
+
+    assert (place.place, place.window.changes) == (Place(1, 4), 3)
+    assert (moment.place, moment.window.changes) == (Place(1, 5), 2)
+    assert (latest.place, latest.window.changes) == (Place(1, 7), 0)
+    assert scratches(world) == []
+    assert await one.journal.list() == []
+
+
+async def test_another_base_than_the_named_one_is_never_taken(one: Process) -> None:
+    """A base that is named and is not there is an error."""
+    with pytest.raises(errors.TargetUnreachable):
+        await one.prepare.outlook(Aim(Latest(), Level.V1, "01J00000000000000000000000"))

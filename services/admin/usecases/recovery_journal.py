@@ -1,0 +1,117 @@
+"""The journal of recoveries, in the object store: there when the database is what was lost.
+
+    recoveries/<id>/<n>.json   every state of a recovery, the last one counts
+    plans/<id>.json            what a dry run found
+
+An entry is written once, under the next number: of two processes that both believe to be in charge one learns here that
+it is not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from llm_schema_registry import errors
+from llm_schema_registry.objects.finishing import to_the_end
+from llm_schema_registry.objects.store import ObjectDamaged, ObjectExists, ObjectNotFound, ObjectStore, ObjectTooLarge
+from llm_schema_registry.operations import ids
+from llm_schema_registry.operations.ports import Dice
+from services.admin.domain.recovery import Recovery
+from services.admin.domain.recovery_documents import from_document, to_document
+
+RECOVERIES = "recoveries/"
+PLANS = "plans/"
+RECOVERIES_MAX = 100
+"""Newest ones that are shown."""
+PUT_SECONDS = 30.0
+_ENTRY = re.compile(rf"{RECOVERIES}([0-9A-Z]{{26}})/([0-9]{{6}})\.json", re.ASCII)
+
+
+class RecoveryJournal:
+    """The recoveries of one system."""
+
+    def __init__(self, store: ObjectStore, dice: Dice) -> None:
+        self._store = store
+        self._dice = dice
+        self._known: dict[str, Recovery] = {}
+
+    async def write(self, recovery: Recovery) -> Recovery:
+        """Appends an entry, and returns the recovery with its number. Raises errors.LeaseLost when another process
+        wrote one meanwhile. A caller that is cancelled wrote it, or not: `get` tells."""
+        written = replace(recovery, number=recovery.number + 1)
+        # A store takes the same bytes twice as one write that was repeated: two writers must not write the same.
+        document = to_document(written) | {"written_by": self._dice(8).hex()}
+        try:
+            await to_the_end(self._put(_entry(written.id, written.number), json.dumps(document, indent=1).encode()))
+        except ObjectExists:
+            raise errors.LeaseLost(
+                f"Another process works on recovery {recovery.id}: this one stopped.",
+                metadata={"recovery_id": written.id},
+            ) from None
+        return written
+
+    async def get(self, recovery_id: str) -> Recovery:
+        """A recovery as it stands. Raises errors.RecoveryNotFound."""
+        if not ids.is_id(recovery_id):
+            raise _unknown(recovery_id)
+        keys = [each.key async for each in self._store.list(f"{RECOVERIES}{recovery_id}/")]
+        numbers = [int(found[2]) for key in keys if (found := _ENTRY.fullmatch(key))]
+        if not numbers:
+            raise _unknown(recovery_id)
+        return await self._read(_entry(recovery_id, max(numbers)))
+
+    async def list(self) -> Sequence[Recovery]:
+        """The newest recoveries, newest first; at most RECOVERIES_MAX. An entry never changes, so it is read once."""
+        newest: dict[str, int] = {}
+        async for each in self._store.list(RECOVERIES):
+            if found := _ENTRY.fullmatch(each.key):
+                newest[found[1]] = max(int(found[2]), newest.get(found[1], 0))
+        read: dict[str, Recovery] = {}
+        for name in sorted(newest, reverse=True)[:RECOVERIES_MAX]:
+            known = self._known.get(name)
+            same = known is not None and known.number == newest[name]
+            read[name] = known if known and same else await self._read(_entry(name, newest[name]))
+        self._known = read
+        return [*read.values()]
+
+    async def plan(self, recovery: Recovery) -> None:
+        """Keeps what a dry run found, as the result of its operation."""
+        await self._put(f"{PLANS}{recovery.id}.json", json.dumps(to_document(recovery), indent=1).encode())
+
+    async def planned(self, recovery_id: str) -> Recovery:
+        """What a dry run found. Raises errors.RecoveryNotFound."""
+        return await self._read(f"{PLANS}{recovery_id}.json")
+
+    async def _put(self, key: str, content: bytes) -> None:
+        try:
+            async with asyncio.timeout(PUT_SECONDS):
+                await self._store.put(key, content, if_absent=True)
+        except TimeoutError:
+            raise errors.ObjectStoreUnavailable(
+                f"The object store did not take {key} within {PUT_SECONDS:g} seconds: repeat.", retry_seconds=10
+            ) from None
+
+    async def _read(self, key: str) -> Recovery:
+        try:
+            return from_document(json.loads((await self._store.get(key))[0]))
+        except ObjectNotFound:
+            raise _unknown(key.split("/")[1].removesuffix(".json")) from None
+        except (ObjectDamaged, ObjectTooLarge, ValueError, KeyError, TypeError, AttributeError) as invalid:
+            raise errors.BackupDamaged(
+                f"{key}, the record of a recovery, cannot be read: {invalid}", metadata={"key": key}
+            ) from None
+
+
+def _entry(recovery_id: str, number: int) -> str:
+    return f"{RECOVERIES}{recovery_id}/{number:06}.json"
+
+
+def _unknown(recovery_id: str) -> errors.RecoveryNotFound:
+    return errors.RecoveryNotFound(
+        f"there is no recovery {recovery_id[:64]!r}; ListRecoveries shows those there are",
+        metadata={"recovery_id": recovery_id[:64]},
+    )

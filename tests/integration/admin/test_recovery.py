@@ -1,0 +1,138 @@
+"""Recoveries by real processes: planned, done under load, not confirmed, gone back on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import psycopg
+import pytest
+import pytest_asyncio
+
+from llm_schema_registry import errors
+from llm_schema_registry.admin.v1 import recovery_pb2
+from llm_schema_registry.backup.v1 import restore_pb2
+from llm_schema_registry.client import RegistryClient
+from llm_schema_registry.registry.v1 import change_service_pb2
+from tests import registry_tools
+from tests.fix_admin import MakeAdminService
+from tests.fix_backup import MakeBackupService, database_of
+from tests.fix_calls import Registry
+from tests.fix_service import Service
+from tests.recovery_site import DONE, SKIPPED, STEPS, Site, site, states
+from tests.restore_site import Ledger, load, make_backup, serves
+
+
+@pytest_asyncio.fixture
+async def place(
+    filled_registry: Service,
+    make_backup_service: MakeBackupService,
+    make_admin_service: MakeAdminService,
+    tmp_path: Path,
+) -> AsyncIterator[Site]:
+    """A registry with some content, a backup service, and an admin service."""
+    url = database_of(filled_registry)
+    async with site([filled_registry], make_backup_service(url), make_admin_service, tmp_path / "admin", url) as made:
+        yield made
+
+
+async def damage(url: str) -> None:
+    """Rows disappear, and no change says so."""
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        await connection.execute("DELETE FROM registry.version_references")
+        await connection.execute("DELETE FROM registry.versions WHERE subject LIKE 'filled-%'")
+
+
+async def test_damaged_data_under_load(place: Site) -> None:
+    """Rows that were deleted behind the registry's back come back, and everything that was acknowledged is there: reads
+    and writes go on but for the fence, the ten steps are seen, RPO and RTO are measured, and watchers of the old epoch
+    are told to resync."""
+    url, ledger = database_of(place.registry), Ledger()
+    await make_backup(place.backup)
+    async with RegistryClient(place.registry.target) as client:
+        calls = Registry(client)
+        listed = await calls.call(calls.changes.ListChanges, change_service_pb2.ListChangesRequest(page_size=10))
+        async with load(place.registry.target, ledger, "load", writers=2, readers=1):
+            await asyncio.sleep(1)
+            await damage(url)
+            recovery = await place.done(await place.start(cause="rows are gone"))
+            await serves(place.registry, ledger, "after")
+        request = change_service_pb2.ListChangesRequest(page_size=10, resume_token=listed.resume_token)
+        with pytest.raises(errors.EpochChanged):
+            await calls.call(calls.changes.ListChanges, request)
+
+    assert recovery.state == recovery_pb2.RECOVERY_STATE_DONE
+    assert [each.name for each in recovery.steps] == list(STEPS)
+    assert all(each.state in {DONE, SKIPPED} for each in recovery.steps), states(recovery)
+    assert place.steps_seen == list(STEPS)
+    assert recovery.recovery_point.ToNanoseconds() == 0
+    assert 0 < recovery.write_outage.ToNanoseconds() <= recovery.write_pause.ToNanoseconds()
+    assert recovery.write_pause.ToNanoseconds() < recovery.recovery_time.ToNanoseconds()
+    assert recovery.safety_backup_id
+    count = await registry_tools.value(url, "SELECT count(*) FROM registry.versions WHERE subject LIKE 'filled-%'")
+    assert count == 5
+    assert await ledger.lost(url) == {}
+    assert ledger.twice == []
+    assert (await registry_tools.run(url, "check")).result["problems"] == []
+
+
+async def test_plan(place: Site) -> None:
+    """A dry run says what each step would do and what would be lost, and changes nothing."""
+    made = await make_backup(place.backup)
+    ledger = Ledger()
+    await serves(place.registry, ledger, "later")
+    target = restore_pb2.RestoreTarget(backup_id=made.id)
+
+    plan = await place.done(await place.start(target, dry_run=True))
+
+    assert plan.state == recovery_pb2.RECOVERY_STATE_PLANNED
+    assert (plan.loss_window.changes, plan.backup_id) == (1, made.id)
+    assert states(plan) == {**dict.fromkeys(STEPS, "done"), "verify": "skipped", "integrity": "failed"}
+    assert plan.loss_window.confirmation in plan.problem
+    assert await place.recoveries() == []
+    await serves(place.registry, ledger, "still")
+
+
+async def test_loss_that_is_not_confirmed_and_aborted(place: Site) -> None:
+    """A recovery that would lose changes stands still before the swap; no other may begin meanwhile; aborted, the
+    registry serves as before, with all that it had. Another admin process shows every step from the start."""
+    made = await make_backup(place.backup)
+    ledger = Ledger()
+    await serves(place.registry, ledger, "later")
+
+    begun = await place.start(restore_pb2.RestoreTarget(backup_id=made.id))
+    await place.failed(begun)
+    seen = place.steps_seen
+    await place.replace_admin()
+    refused = await place.failed(begun)
+    seen_again = place.steps_seen
+    stands = await place.get(refused.metadata["recovery_id"])
+    with pytest.raises(errors.OperationRunning) as second:
+        await place.start()
+    aborted = await place.done(await place.abort(stands.id))
+
+    assert seen == seen_again == list(STEPS[:7])
+    assert isinstance(refused, errors.LossWindowChanged)
+    assert stands.state == recovery_pb2.RECOVERY_STATE_UNCONFIRMED
+    assert refused.metadata["confirmation"] == stands.loss_window.confirmation
+    assert second.value.metadata["recovery_id"] == stands.id
+    assert aborted.state == recovery_pb2.RECOVERY_STATE_ABORTED
+    await serves(place.registry, ledger, "after")
+    assert await ledger.lost(database_of(place.registry)) == {}
+
+
+async def test_loss_that_is_confirmed(place: Site) -> None:
+    """With the confirmation it goes on where it stood; what was confirmed is lost, and the age of the newest change
+    that came back is told."""
+    made = await make_backup(place.backup)
+    ledger = Ledger()
+    await serves(place.registry, ledger, "later")
+    stands = await place.failed(await place.start(restore_pb2.RestoreTarget(backup_id=made.id)))
+
+    recovery = await place.done(await place.resume(stands.metadata["recovery_id"], stands.metadata["confirmation"]))
+
+    assert recovery.state == recovery_pb2.RECOVERY_STATE_DONE
+    assert recovery.recovery_point.ToNanoseconds() > 0
+    assert recovery.steps[5].attempts == 1
+    assert len(await ledger.lost(database_of(place.registry))) == 1

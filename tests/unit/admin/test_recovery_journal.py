@@ -1,0 +1,57 @@
+"""The journal of recoveries: the last entry counts, and of two writers one learns that it is not in charge."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from llm_schema_registry import errors
+from llm_schema_registry.objects.directory import DirectoryStore
+from services.admin.domain.recovery import Recovery, RecoveryState, Spec, Target, TargetKind
+from services.admin.usecases.recovery_journal import RecoveryJournal
+from services.backup.adapters.recipients import system_dice
+from tests.backup_parts import NOON
+
+ID = "01KAX7H2E9P4Z8D3F6G5J1K0MC"
+BEGUN = Recovery(ID, RecoveryState.RUNNING, Spec(Target(TargetKind.LATEST)), "ann", NOON)
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> RecoveryJournal:
+    """An empty journal."""
+    return RecoveryJournal(DirectoryStore(tmp_path), system_dice)
+
+
+async def test_the_last_entry_counts(journal: RecoveryJournal) -> None:
+    """A recovery is what its last entry says."""
+    first = await journal.write(BEGUN)
+
+    second = await journal.write(replace(first, problem="later"))
+
+    assert second.number == 2
+    assert await journal.get(ID) == second
+    assert await journal.list() == [second]
+
+
+async def test_two_writers(journal: RecoveryJournal) -> None:
+    """The same entry is not written twice, not even with the same words."""
+    first = await journal.write(BEGUN)
+    await journal.write(first)
+
+    with pytest.raises(errors.LeaseLost):
+        await journal.write(first)
+
+
+async def test_what_is_not_there(journal: RecoveryJournal, tmp_path: Path) -> None:
+    """An unknown id is said to be unknown; an entry that cannot be read is named."""
+    with pytest.raises(errors.RecoveryNotFound):
+        await journal.get(ID)
+    with pytest.raises(errors.RecoveryNotFound):
+        await journal.get("../secret")
+
+    await journal.write(BEGUN)
+    (tmp_path / "recoveries" / ID / "000001.json").write_text("{}")
+    with pytest.raises(errors.BackupDamaged, match="000001"):
+        await journal.get(ID)
