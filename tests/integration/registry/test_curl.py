@@ -182,6 +182,8 @@ def use_process(call: Caller) -> None:
     assert call(CONTROL, "GetState")["process"]["service"] == "registry"
     assert len(call(CONTROL, "GetConfig")["options"]) > 50
     assert call(CONTROL, "Reload") == {}
+    assert call(CONTROL, "FlushCaches")["caches"][0]["name"] == "memory"
+    assert {"process.cpu.time"} <= {point["name"] for point in call(CONTROL, "GetMetrics")["points"]}
     assert call(CONTROL, "Drain", wait="1s")["process"]["state"] == "SERVICE_STATE_DRAINING"
     assert call(HEALTH, "Check", service="readiness") == {"status": "NOT_SERVING"}
     assert call(CONTROL, "Resume")["process"]["state"] == "SERVICE_STATE_SERVING"

@@ -148,7 +148,7 @@ async def test_a_renewal_that_was_cut_off_but_written_is_our_own(offices: Office
         offices.plan.add("put", RaiseAfter(DOWN))
         with pytest.raises(errors.ObjectStoreUnavailable):
             await lease.require()
-        offices.clock.move(seconds=1)
+        offices.clock.move(seconds=QUICK.fence / 2)
 
         await lease.require()
 
