@@ -12,6 +12,8 @@ PY := .venv/bin/python
 STAMP := .venv/.installed
 # Processes that run the tests, each with servers of its own; 0 runs them in one.
 WORKERS ?= 2
+# Whole files go to one process, in the order of their folders: the short unit tests come last and fill what is left.
+SHARED := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # More arguments for pytest, for example ARGS="-k launcher -x".
 ARGS ?=
 SEED := $(or $(SEED),$(shell od -An -N3 -tu4 /dev/urandom | tr -d ' '))
@@ -45,12 +47,12 @@ demo: proto ## Play a recovery from damaged data, in about two minutes, in a tem
 
 .PHONY: test
 test: proto ## Run the tests against real servers
-	$(PY) -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	$(PY) -m pytest $(SHARED) $(ARGS)
 
 .PHONY: test-slow
 test-slow: proto ## Run the long tests (SEED=... repeats a run)
 	@echo "seed: $(SEED) (repeat with: make test-slow SEED=$(SEED))"
-	$(PY) -m pytest -n $(WORKERS) --dist loadfile -m slow --hypothesis-seed=$(SEED) $(ARGS)
+	$(PY) -m pytest $(SHARED) -m slow --hypothesis-seed=$(SEED) $(ARGS)
 
 .PHONY: check
 check: proto ## Check format, lint, types and protos, then run the tests
