@@ -50,7 +50,7 @@ test: proto ## Run the tests against real servers
 	$(PY) -m pytest $(SHARED) $(ARGS)
 
 .PHONY: test-slow
-test-slow: proto ## Run the long tests (SEED=... repeats a run)
+test-slow: proto ## Run the long tests (SEED=... repeats a run, ROTATION=all does every case)
 	@echo "seed: $(SEED) (repeat with: make test-slow SEED=$(SEED))"
 	$(PY) -m pytest $(SHARED) -m slow --hypothesis-seed=$(SEED) $(ARGS)
 

@@ -26,7 +26,7 @@ from tests.object_servers import S3Server
 from tests.recovery_site import STATES, STEPS, Site, site, states
 from tests.restore_site import FAILPOINTS, Ledger, existing, make_backup, serves
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.rotating(4), pytest.mark.timeout(400)]
 
 
 def s3_options(server: S3Server, bucket: str) -> dict[str, object]:

@@ -141,6 +141,7 @@ async def test_histories(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.rotating(4)
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("part", range(10))
 async def test_many_histories(tmp_path: Path, part: int) -> None:
