@@ -1,6 +1,7 @@
 """Long cases that take turns: a run of the slow tests does a share of them, and the seed chooses which.
 
-    @pytest.mark.rotating(4)    a quarter of the cases of this file that carry the mark
+    @pytest.mark.rotating(4)                a quarter of the cases of this file that carry the mark
+    @pytest.mark.rotating(2, "long runs")   half of the cases of all files that carry the mark with this name
 
 `make test-slow ROTATION=all` does all of them.
 """
@@ -32,12 +33,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def left_out(items: list[pytest.Item], seed: int) -> list[pytest.Item]:
-    """Of each file all but a share, which the seed chooses; a file keeps one case at least."""
+    """Of each file or name all but a share, which the seed chooses; one case at least is kept."""
     groups: defaultdict[tuple[str, int], list[pytest.Item]] = defaultdict(list)
     for item in items:
         mark = item.get_closest_marker(MARKER)
         if mark is not None:
-            groups[str(item.path), int(mark.args[0])].append(item)
+            share, *name = mark.args
+            groups[name[0] if name else str(item.path), int(share)].append(item)
     found: list[pytest.Item] = []
     for (_, share), group in groups.items():
         ordered = sorted(group, key=lambda item: (zlib.crc32(f"{seed}/{item.name}".encode()), item.nodeid))

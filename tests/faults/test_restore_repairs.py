@@ -31,7 +31,7 @@ from tests.restore_site import (
     shown,
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.rotating(4), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.rotating(6), pytest.mark.timeout(300)]
 STATES = restore_pb2.RestoreState.Name
 PREPARATION = ("journaled.preparing", "place.created", "restore.created", "place.restored", "journal.prepared")
 RELEASE = ("place.dropped", "journal.released", "journaled.released")

@@ -66,7 +66,7 @@ def test_make_run(launch: Launch, clone: Path) -> None:
     assert json.loads(pasted.stdout)["created"] is True, pasted.stderr
     assert line.startswith(".venv/bin/buf")
     stops = [stop.partition(" stopped after ")[0] for stop in said.splitlines() if " stopped after " in stop]
-    assert stops == ["backup", "registry", "Valkey", "PostgreSQL"]
+    assert stops == ["registry", "backup", "admin", "Valkey", "PostgreSQL"]
     assert said.rstrip().endswith("stopped")
     assert (clone / ".local" / "postgresql.log").is_file()
 

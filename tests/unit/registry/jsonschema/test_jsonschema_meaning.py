@@ -55,6 +55,7 @@ def test_the_same_meaning_in_other_words_has_the_same_body(schema: dict[str, Any
 
 
 @pytest.mark.slow
+@pytest.mark.rotating(2, "long runs")
 @pytest.mark.timeout(600)
 @settings(max_examples=2_000, deadline=None, suppress_health_check=list(HealthCheck))
 @given(schemas(), st.lists(VALUES, min_size=20, max_size=20), st.data())
