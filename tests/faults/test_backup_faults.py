@@ -242,6 +242,7 @@ async def test_the_server_crashes_in_the_middle_of_a_dump(
     fault_table("T13", "PostgreSQL killed in mid-dump", f"{ended.error.reason}, the next run succeeds")
 
 
+@pytest.mark.rotating(2, "long faults")
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_the_holders_session_ends(

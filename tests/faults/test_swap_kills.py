@@ -87,6 +87,7 @@ async def killed_within(service: Service, restore_id: str, seconds: float) -> No
             await ending
 
 
+@pytest.mark.rotating(2, "long faults")
 @pytest.mark.parametrize("failpoint", ["restore.fenced", "restore.epoch_begun", "swap.closed"])
 async def test_paused_process(
     filled_registry: Service, make_backup_service: MakeBackupService, fault_table: FaultTable, failpoint: str
