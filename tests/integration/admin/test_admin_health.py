@@ -30,12 +30,15 @@ async def test_every_name_serves(steered: System, name: str) -> None:
     assert checked.status == watched.status == SERVING
 
 
-def test_pages_tell_the_object_store(steered: System) -> None:
-    """The readiness page names the store, which is not critical, with version and uptime."""
+def test_pages_tell_what_it_depends_on(steered: System) -> None:
+    """The readiness page names store and database, neither of them critical, with version and uptime."""
     status, page = steered.admin.http("/health/ready")
 
     told = json.loads(page)
     assert status == 200
-    assert {name: each["critical"] for name, each in told["dependencies"].items()} == {"object store": False}
+    assert {name: each["critical"] for name, each in told["dependencies"].items()} == {
+        "object store": False,
+        "postgresql": False,
+    }
     assert {"version", "commit", "uptime_seconds"} <= set(told), told
     assert [steered.admin.http(f"/health/{name}")[0] for name in ("live", "startup")] == [200, 200]

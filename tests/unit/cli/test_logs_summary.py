@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextvars
 import io
 import itertools
 import json
 import math
+from functools import partial
 from typing import Any
 
 import pytest
@@ -241,7 +243,11 @@ class Context:
 
 
 def written(count: int, *, every: bool) -> list[str]:
-    """Lines about calls, written by the kernel itself."""
+    """Lines about calls, written by the kernel itself, in a context of its own: no test after it is in a call."""
+    return contextvars.copy_context().run(partial(_written, count, every=every))
+
+
+def _written(count: int, *, every: bool) -> list[str]:
     stream = io.StringIO()
     logs = Logs("info", as_json=True, service="registry", clock=SystemClock(), stream=stream)
     telemetry = Telemetry(logs.logger, metrics=True, sampling_rate=0)
