@@ -6,6 +6,7 @@ Every function takes an open connection and is one statement, so it is one snaps
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -27,14 +28,18 @@ FROM registry.head
 
 _RESERVE = "SELECT nextval('registry.schema_ids') FROM generate_series(1, %(count)s)"
 
-_BASIS = """
+# One parameter, because the driver's work grows with their number, and with arrays most of all. The planner takes any
+# JSON for a hundred rows: LIMIT keeps it from reading whole tables for them.
+_BASES = """
 SELECT
     h.epoch, h.global_revision, h.global_settings, s.revision, s.next_number, s.settings,
-    c.id, c.id IS NOT NULL AND c.text IS NULL,
+    c.id, COALESCE(c.purged, false),
     live.numbers, live.schema_ids, live.states, live.activated
 FROM registry.head AS h
-LEFT JOIN registry.subjects AS s ON s.name = %(subject)s
-LEFT JOIN registry.schemas AS c ON c.identity = %(identity)s
+CROSS JOIN json_to_recordset(%(asked)s::json) AS asked (place integer, subject text, identity bytea)
+LEFT JOIN LATERAL (SELECT * FROM registry.subjects WHERE name = asked.subject LIMIT 1) AS s ON true
+LEFT JOIN LATERAL (SELECT id, text IS NULL AS purged FROM registry.schemas WHERE identity = asked.identity LIMIT 1)
+    AS c ON true
 LEFT JOIN LATERAL (
     SELECT
         array_agg(v.number ORDER BY v.number) AS numbers,
@@ -44,6 +49,7 @@ LEFT JOIN LATERAL (
     FROM registry.versions AS v
     WHERE v.subject = s.name AND v.delete_time IS NULL
 ) AS live ON true
+ORDER BY asked.place
 """
 
 _RECORDED = """
@@ -168,23 +174,14 @@ async def reserve(connection: Connection, count: int) -> list[int]:
     return [schema_id for (schema_id,) in await _rows(connection, _RESERVE, {"count": count})]
 
 
-async def basis(connection: Connection, subject: str, identity: bytes | None) -> Basis:
-    """See Store.basis."""
-    row = await _row(connection, _BASIS, {"subject": subject, "identity": identity})
-    assert row is not None, "the head has one row for ever"
-    epoch, global_revision, general, revision, next_number, own, schema_id, purged, *live = row
-    heads = zip(*live, strict=True) if live[0] is not None else ()
-    return Basis(
-        epoch=epoch,
-        global_revision=global_revision,
-        general=from_json(general),
-        revision=revision or 0,
-        next_number=next_number or 1,
-        own=from_json(own),
-        live=tuple(VersionHead(number, held, State(state), activated) for number, held, state, activated in heads),
-        schema_id=schema_id,
-        schema_purged=purged,
-    )
+async def bases(connection: Connection, asked: Sequence[tuple[str, bytes | None]]) -> Sequence[Basis]:
+    """A basis for each subject and identity, in their order, all of one snapshot. See Store.basis."""
+    document = [
+        {"place": place, "subject": name, "identity": None if identity is None else _hex(identity)}
+        for place, (name, identity) in enumerate(asked)
+    ]
+    found = await _rows(connection, _BASES, {"asked": json.dumps(document)})
+    return [_basis(row) for row in found]
 
 
 async def recorded(connection: Connection, actor: str, method: str, request_id: str) -> Change | None:
@@ -350,6 +347,27 @@ async def changes(connection: Connection, *, after: int, limit: int, bytes_max: 
 
 def _columns_of(keys: Collection[Key]) -> dict[str, Any]:
     return {"subjects": [name for name, _ in keys], "numbers": [number for _, number in keys]}
+
+
+def _basis(row: Row) -> Basis:
+    epoch, global_revision, general, revision, next_number, own, schema_id, purged, *live = row
+    heads = zip(*live, strict=True) if live[0] is not None else ()
+    return Basis(
+        epoch=epoch,
+        global_revision=global_revision,
+        general=from_json(general),
+        revision=revision or 0,
+        next_number=next_number or 1,
+        own=from_json(own),
+        live=tuple(VersionHead(number, held, State(state), activated) for number, held, state, activated in heads),
+        schema_id=schema_id,
+        schema_purged=purged,
+    )
+
+
+def _hex(value: bytes) -> str:
+    """Bytes as PostgreSQL reads them from JSON. Source: PostgreSQL documentation, 8.4.1, bytea hex format."""
+    return "\\x" + value.hex()
 
 
 def _schema(row: Row) -> Schema:

@@ -12,6 +12,7 @@ import psycopg
 
 from llm_schema_registry.kernel.postgres import Connection, Postgres
 from services.registry.adapters import postgres_commit, postgres_reads
+from services.registry.adapters.gathering import Gathering
 from services.registry.adapters.refusals import (
     NAMED_MAX,
     references_not_live,
@@ -46,6 +47,7 @@ class PostgresStore:
         self._database = database
         self._ids: deque[int] = deque()
         self._reserving = asyncio.Lock()
+        self._bases: Gathering[tuple[str, bytes | None], Basis] = Gathering(self._read_bases)
 
     async def head(self) -> Head:
         """See Store."""
@@ -72,7 +74,10 @@ class PostgresStore:
 
     async def basis(self, subject: str, identity: bytes | None = None) -> Basis:
         """See Store."""
-        return await self._database.read(lambda db: postgres_reads.basis(db, subject, identity))
+        return await self._bases((subject, identity))
+
+    async def _read_bases(self, asked: Sequence[tuple[str, bytes | None]]) -> Sequence[Basis]:
+        return await self._database.read(lambda db: postgres_reads.bases(db, asked))
 
     async def commit(self, proposal: Proposal) -> Change:
         """See Store."""

@@ -21,7 +21,7 @@ from tests.contract.registry.store_suite import CommitSuite, ExhaustIds, Fence, 
 from tests.contract.registry.store_suite_reads import Forget, ReadSuite
 from tests.fix_postgres import OwnPostgres
 from tests.fix_registry import MIGRATIONS, postgres_options
-from tests.registry_author import Author, proposal
+from tests.registry_author import Author, fingerprint, proposal
 
 
 @pytest.fixture
@@ -121,6 +121,27 @@ async def test_cancelled_commit_leaves_nothing(
     with pytest.raises(asyncio.CancelledError):
         await task
     assert await image(postgres_store, "user") == before
+
+
+async def test_bases_of_one_moment(postgres_store: PostgresStore) -> None:
+    """Bases that are asked at once, of known names and contents and of new ones, are those that each gets alone."""
+    author = Author(postgres_store)
+    for number in range(3):
+        await author.register("known", f"text {number}")
+    asked = [
+        ("first", None),
+        ("known", fingerprint("text 1")),
+        ("known", fingerprint("new")),
+        ('quote " and \\ and é', None),
+        ("new", fingerprint("text 2")),
+        ("known", None),
+    ]
+
+    together = await asyncio.gather(*(postgres_store.basis(*each) for each in asked))
+
+    assert together == [await postgres_store.basis(*each) for each in asked]
+    assert [len(basis.live) for basis in together] == [0, 3, 3, 0, 0, 3]
+    assert [basis.schema_id is None for basis in together] == [True, False, True, True, False, True]
 
 
 async def test_lost_answer(postgres_store: PostgresStore) -> None:
