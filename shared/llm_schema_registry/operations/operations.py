@@ -120,6 +120,16 @@ class Running:
         )
         self.ended.set()
 
+    async def change(self, told: Operation, interval_seconds: float) -> None:
+        """Returns when steps are others than those told, or work here is over; for mere progress, after the interval."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(interval_seconds):
+                while self.operation.steps == told.steps and not self.ended.is_set():
+                    await self.changed.wait()
+                return
+        while self.operation is told and not self.ended.is_set():
+            await self.changed.wait()
+
     def _put(self, operation: Operation) -> None:
         self.operation = operation
         self.changed.set()
@@ -327,19 +337,20 @@ class Operations:
         return local.running.operation
 
     async def watch(self, name: str, interval_seconds: float) -> AsyncGenerator[Operation, None]:
-        """The operation now and after each change, no more often than the interval, to its end, which comes last."""
+        """The operation now and after each change, to its end, which comes last.
+
+        Steps and the end come at once when it runs here, progress no more often than the interval.
+        """
         while True:
-            local = self._tasks.get(name)
-            changed = local.running.changed if local else None
             operation = await self.get(name)
             yield operation
             if operation.done:
                 return
-            if changed is None:
+            local = self._tasks.get(name)
+            if local is None:
                 await asyncio.sleep(max(POLL_SECONDS, interval_seconds))
             else:
-                await changed.wait()
-                await asyncio.sleep(interval_seconds)
+                await local.running.change(operation, interval_seconds)
 
     async def forget_old(self) -> int:
         """Removes records of operations that ended long ago, and returns how many."""

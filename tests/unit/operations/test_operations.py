@@ -328,3 +328,49 @@ async def test_old_records_are_forgotten(replicas: Replicas) -> None:
     assert (await replicas.other.get(young.name)).name == young.name
     with pytest.raises(errors.OperationNotFound):
         await replicas.other.get(old.name)
+
+
+async def test_steps_and_the_end_are_told_at_once(replicas: Replicas) -> None:
+    """Only progress waits for the interval of a watcher."""
+    told: list[Operation] = []
+
+    async def watch(name: str) -> None:
+        async for each in replicas.one.watch(name, 3600.0):
+            told.append(each)
+
+    async def work(running: Running) -> Subject:
+        async with running.step("first"):
+            running.tell(bytes_done=1)
+            await replicas.go.wait()
+        async with running.step("second"):
+            await asyncio.sleep(0)
+        return MADE
+
+    begun = await replicas.one.begin(OperationKind.BACKUP, work, actor="me")
+    watching = asyncio.create_task(watch(begun.name))
+    await replicas.in_step()
+    replicas.go.set()
+    async with asyncio.timeout(10):
+        await watching
+
+    assert told[-1].done
+    assert [step.name for step in told[-2].steps] == ["first", "second"]
+
+
+async def test_progress_comes_no_more_often_than_the_interval(replicas: Replicas) -> None:
+    """A watcher of work that reports all the time is told now and then, and of the last state."""
+
+    async def work(running: Running) -> Subject:
+        async with running.step("only"):
+            for number in range(300):
+                running.tell(bytes_done=number + 1)
+                await asyncio.sleep(0.001)
+        return MADE
+
+    loop = asyncio.get_running_loop()
+    begun, began = await replicas.one.begin(OperationKind.BACKUP, work, actor="me"), loop.time()
+    told = [each async for each in replicas.one.watch(begun.name, 0.1)]
+
+    assert told[-1].done
+    steps_and_end = 4
+    assert 3 <= len(told) <= (loop.time() - began) / 0.1 + steps_and_end
