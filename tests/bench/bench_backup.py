@@ -34,6 +34,7 @@ from llm_schema_registry.registry.v1 import schema_pb2, schema_service_pb2, sche
 from services.backup.adapters.recipients import generate_key_file, generate_signing_key
 from tests.bench import large_registry, measuring, slow_store
 from tests.fix_backup import BackupCalls, backup_environment
+from tests.fix_faults import eventually
 from tests.fix_service import Service
 
 SIZES = (1_000, 100_000)
@@ -104,6 +105,16 @@ async def ours(calls: BackupCalls) -> tuple[float, backup_pb2.Backup]:
     answer = await calls.backups.CreateBackup(backup_service_pb2.CreateBackupRequest())
     made = await calls.done(answer, backup_pb2.Backup())
     return time.monotonic() - began, made
+
+
+async def archived(calls: BackupCalls, position: int) -> None:
+    """Returns when the archive has come to a position: what fills it at first is no everyday load."""
+
+    async def reached() -> bool:
+        answer = await calls.backups.GetArchiveStatus(backup_service_pb2.GetArchiveStatusRequest())
+        return bool(answer.status.position >= position)
+
+    await eventually(reached, 900)
 
 
 def peak_mib(pid: int) -> float:
@@ -270,6 +281,7 @@ async def measure(where: Site, count: int) -> list[str]:
     """The verdicts about one size."""
     smallest, pid = count < SIZES[-1], where.service.pid
     async with BackupCalls(where.service.target) as calls:
+        await archived(calls, count)
         print(f"  memory before the first backup {peak_mib(pid):.0f} MiB")
         ratio, seconds, made = await backups(where, calls)
         lines = [
