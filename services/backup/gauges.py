@@ -13,8 +13,8 @@ from llm_schema_registry.kernel.metrics import Metric, Point
 from llm_schema_registry.objects.store import ObjectDamaged, ObjectTooLarge
 from services.backup.assembly import Assembly
 from services.backup.domain.model import Kind, Level
+from services.backup.domain.remarks import DrillRecord
 from services.backup.usecases.catalog import Listing
-from services.backup.usecases.drill import DrillRecord
 
 REFRESH_SECONDS = 30.0
 ASK_SECONDS = 20.0

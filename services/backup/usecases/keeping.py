@@ -112,6 +112,7 @@ class Keeping:
         self.state = KeepingState()
         self._put_off: dict[str, float] = {}
         self._put_off_copies: dict[str, float] = {}
+        self._told: set[str] = set()
         scheduled = [
             _Chore("backups", self.make_due, 0),
             _Chore("verification", self.verify_due, 60, "trials"),
@@ -290,6 +291,9 @@ class Keeping:
         if self._plans.drill is None:
             return
         newest = await self._hands.drill.newest()
+        for problem in sorted(set(self._hands.drill.problems) - self._told):
+            self._report("record of a drill passed over", message=problem)
+            self._told.add(problem)
         now = self._repository.clock.now()
         first_seen = await _first_seen(self._repository.store)
         slot = due(self._plans.drill, newest.time if newest else None, now, first_seen)

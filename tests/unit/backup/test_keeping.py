@@ -8,12 +8,13 @@ from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from llm_schema_registry import errors
 from llm_schema_registry.operations.leases import LeaseTimes
+from llm_schema_registry.operations.operation import Subject
 from llm_schema_registry.operations.operations import Operations
 from services.backup.adapters.recipients import system_dice
 from services.backup.domain import layout
@@ -23,7 +24,9 @@ from services.backup.usecases import keeping as module
 from services.backup.usecases.audit import ArchiveAudit
 from services.backup.usecases.catalog import Entry, Listing
 from services.backup.usecases.copying import Copying
+from services.backup.usecases.drill import Drill
 from services.backup.usecases.keeping import Hands, Keeping, Plans, SecondHands
+from services.backup.usecases.prepare import Prepare
 from services.backup.usecases.remarks import Evidence
 from services.backup.usecases.status import NamedStore, Status
 from tests.backup_parts import NOON, Parts, again, make_parts
@@ -56,7 +59,7 @@ def keep(parts: Parts, *schedules: Schedule, **changes: Any) -> Keeping:
     audit = ArchiveAudit(parts.repository, parts.archive)
     second = changes.get("second")
     hands = Hands(operations, parts.make, parts.verify, drill, parts.prune, swap, audit, second)
-    plans = Plans(schedules, None, changes.get("enabled", True))
+    plans = Plans(schedules, changes.get("drill_schedule"), changes.get("enabled", True))
 
     def report(event: str, **facts: object) -> None:
         parts.reported.append(f"{event} {facts}")
@@ -341,6 +344,28 @@ async def test_a_broken_archive_is_told_once(parts: Parts) -> None:
     await keeping._do(chore)
 
     assert [each.startswith("the archive is broken") and "1/1 to 1/3" in each for each in parts.reported] == [True]
+
+
+async def test_a_forged_drill_is_told_once_and_delays_none(parts: Parts) -> None:
+    """A drill is due although somebody put a record of a later one into the bucket; that is reported when it is new."""
+    await parts.proven()
+    await parts.store.put(layout.drill(NOON + timedelta(days=100)), b"{}")
+    tried: list[object] = []
+
+    async def run(running: object) -> Subject:
+        tried.append(running)
+        return Subject("drill", "")
+
+    drill = Drill(parts.repository, cast("Prepare", None))
+    drill.run = run  # type: ignore[method-assign]
+    keeping = keep(parts, drill=drill, drill_schedule=Schedule(Kind.MANUAL, "0 13 * * *"))
+    parts.clock.move(hours=2)
+
+    for _ in range(2):
+        await keeping.drill_due()
+
+    assert len(tried) == 2
+    assert [each.startswith("record of a drill passed over") for each in parts.reported] == [True]
 
 
 async def test_without_schedules_nothing_is_made_or_deleted(parts: Parts) -> None:
