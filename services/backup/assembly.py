@@ -127,9 +127,10 @@ async def assemble(setting: Setting, stack: AsyncExitStack) -> Assembly:
     schedules = _schedules(settings.backup) if enabled else []
     hands = Hands(operations, make, verify, drill, prune, swap, audit, copied)
     plans = Plans(schedules, _drill_schedule(settings.backup), enabled)
-    stores = [NamedStore(PRIMARY, _location(settings), repository.store, repository.catalog)]
+    stores = [NamedStore(PRIMARY, _location(settings), repository.store, repository.catalog, audit)]
     if copied and second:
-        stores.append(NamedStore(NAME, _second_location(settings.second_store), second, copied.copying.catalog))
+        place = _second_location(settings.second_store)
+        stores.append(NamedStore(NAME, place, second, copied.copying.catalog, copied.audit))
     return Assembly(
         repository=repository,
         stores=stores,
@@ -214,7 +215,7 @@ def _second_hands(
     copied = Archive(second, segments)
     audit = ArchiveAudit(second, copied, repository.keys)
     prune = Prune(second, copied, audit, replace(rules, policy=policy), origin)
-    return SecondHands(copying, verify.at(second, NAME), prune)
+    return SecondHands(copying, verify.at(second, NAME), prune, audit)
 
 
 async def _primary(settings: BackupServiceSettings, stack: AsyncExitStack) -> ObjectStore:

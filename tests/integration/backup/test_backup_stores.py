@@ -129,11 +129,15 @@ async def test_a_locked_backup_is_not_deleted(s3_server: S3Server, tmp_path: Pat
 
 
 async def test_a_copy_is_verified_where_it_lies(
-    object_place: ObjectPlace, tmp_path: Path, fault_table: FaultTable
+    object_place: ObjectPlace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault_table: FaultTable
 ) -> None:
-    """V3 in the second store, of every kind, with evidence that is kept there; the first one's is not taken for it."""
+    """V3 in the second store, of every kind, with evidence that is kept there; the first one's is not taken for it. Its
+    archive is read again there as well, and where that is broken is told of that store alone."""
     parts = make_parts(tmp_path, clock=RealClock())
     parts.registry.write(6)
+    async with parts.repository.leases.held("archive") as lease:
+        await parts.ship._begin()
+        await parts.ship.step(lease)
     made = await parts.proven(Kind.DAILY)
     async with object_place.open() as store:
         copying = Copying(parts.repository, store)
@@ -142,10 +146,24 @@ async def test_a_copy_is_verified_where_it_lies(
         before = await there.repository.catalog.get(made.id)
         verify = parts.verify.at(there.repository, "second")
         await verify.run(made.id, Level.V3, parts.running())
-        audit = ArchiveAudit(parts.repository, parts.archive)
-        status = Status(parts.registry, parts.archive, parts.repository.catalog, None, audit)
-        told = await status.store(NamedStore("second", "of the test", store, copying.catalog))
+        await there.audit.round()
+        status = Status(parts.registry, parts.archive, parts.repository.catalog, None, parts.audit)
+        told = await status.store(NamedStore("second", "of the test", store, copying.catalog, there.audit))
+        [segment] = await there.archive.next_keys(None, 10)
+        name = layout.segment(segment.epoch, segment.first, segment.last)
+        content, _ = await store.get(name)
+        await store.put(name, content[:-1] + bytes([content[-1] ^ 1]))
+        monkeypatch.setattr(audit_module, "EVERY", timedelta(0))
+        await again(parts, store=store).audit.round()
+        broken = await status.store(NamedStore("second", "of the test", store, copying.catalog, there.audit))
+        first = await status.store(
+            NamedStore("first", "of the test", parts.store, parts.repository.catalog, parts.audit)
+        )
 
     assert before.level is Level.V0
     assert (told.newest, told.verified) == (made.id, made.id)
+    assert (told.audited is not None, told.breaks) == (True, ())
+    assert len(broken.breaks) == 1
+    assert f"broken at {broken.breaks[0]}" in broken.problem
+    assert (first.breaks, "broken" in first.problem + told.problem) == ((), False)
     fault_table("G1", f"V3 in a second store, {object_place.name}", "evidence of its own, told by GetStoreStatus")

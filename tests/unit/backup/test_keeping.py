@@ -307,9 +307,9 @@ async def test_copies_are_read_in_the_second_store(parts: Parts, tmp_path: Path)
     made = await parts.proven(Kind.DAILY)
     there = again(parts, store_folder=tmp_path / "second")
     copying = Copying(parts.repository, there.store)
-    second = SecondHands(copying, parts.verify.at(there.repository, "second"), there.prune)
+    second = SecondHands(copying, parts.verify.at(there.repository, "second"), there.prune, there.audit)
     keeping = keep(parts, HOURLY, second=second)
-    store = NamedStore("second", "of the test", there.store, copying.catalog)
+    store = NamedStore("second", "of the test", there.store, copying.catalog, there.audit)
     status = Status(parts.registry, parts.archive, parts.repository.catalog, None, keeping._hands.audit)
 
     await keeping.copy()
@@ -346,6 +346,26 @@ async def test_a_broken_archive_is_told_once(parts: Parts) -> None:
     assert [each.startswith("the archive is broken") and "1/1 to 1/3" in each for each in parts.reported] == [True]
 
 
+async def test_a_broken_copy_of_the_archive_is_told_as_such(parts: Parts, tmp_path: Path) -> None:
+    """What rots in the second store alone is found there, and the first one's archive is known to be whole."""
+    async with parts.repository.leases.held("archive") as lease:
+        await parts.ship._begin()
+        await parts.ship.step(lease)
+    there = again(parts, store_folder=tmp_path / "second")
+    copying = Copying(parts.repository, there.store)
+    second = SecondHands(copying, parts.verify.at(there.repository, "second"), there.prune, there.audit)
+    keeping = keep(parts, second=second)
+    await keeping.copy()
+    there.flip(layout.segment(1, 1, 3), -1)
+
+    for name in ("audit of the archive", "audit of the second store"):
+        await keeping._do(next(each for each in keeping._chores if each.name == name))
+
+    assert [each.startswith("the archive in the second store is broken") for each in parts.reported] == [True]
+    assert "1/1 to 1/3" in parts.reported[0]
+    assert await keeping._hands.audit.check() is None
+
+
 async def test_a_forged_drill_is_told_once_and_delays_none(parts: Parts) -> None:
     """A drill is due although somebody put a record of a later one into the bucket; that is reported when it is new."""
     await parts.proven()
@@ -372,5 +392,12 @@ async def test_without_schedules_nothing_is_made_or_deleted(parts: Parts) -> Non
     """What is switched off does nothing; what a restore kept is still dropped when its time is over."""
     names = {chore.name for chore in keep(parts, enabled=False)._chores}
 
-    assert not names & {"backups", "verification", "drill", "retention", "audit of the archive"}
+    assert not names & {
+        "backups",
+        "verification",
+        "drill",
+        "retention",
+        "audit of the archive",
+        "audit of the second store",
+    }
     assert "kept databases" in names
