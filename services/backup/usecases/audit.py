@@ -5,7 +5,7 @@ A pass reads every segment once, in PASS of time; the next one begins EVERY afte
 segment of a line is not told: retention deletes from there.
 
 A pass also finds out which data keys are out of use: those that were KEY_REST old when it began, so that they seal
-nothing new, and that no segment was sealed under. One that could not read a segment finds none.
+nothing new, and that no segment was sealed under. One that could not read a segment, or missed one, finds none.
 """
 
 from __future__ import annotations
@@ -170,7 +170,8 @@ class ArchiveAudit:
         problem = ""
         if at is not None and gap:
             problem = f"positions {at.last + 1} to {key.first - 1} before it are missing"
-        unused = tuple(each for each in reached.unused if each != key_id)
+        # What is missing may be brought back, and needs its key then.
+        unused = () if problem else tuple(each for each in reached.unused if each != key_id)
         return replace(reached, at=key, sha256=digest, unused=unused), problem
 
     async def _there(self, key: SegmentKey) -> bool:

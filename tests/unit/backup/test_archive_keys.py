@@ -103,16 +103,20 @@ async def test_a_key_goes_with_its_last_segment(tmp_path: Path, fault_table: Fau
     fault_table("G1", "keys of the archive swept", "gone with their last segment, all others open")
 
 
-@pytest.mark.parametrize("why", ["unread", "young", "blocked", "unsigned"])
+@pytest.mark.parametrize("why", ["unread", "missed", "young", "blocked", "unsigned"])
 async def test_a_key_stays_while_it_is_not_certain(tmp_path: Path, why: str) -> None:
-    """No key goes after a pass that could not read a segment, or that began soon after it was made; none while
-    retention stands still, or while nobody whom we trust says that it is not needed."""
+    """No key goes after a pass that could not read a segment, or missed one, or that began soon after it was made; none
+    while retention stands still, or while nobody whom we trust says that it is not needed."""
     world = World(tmp_path)
     parts = world.parts
     await world.ship()
     parts.clock.move(days=1)
     await world.ship()
     await world.drop(parts)
+    if why == "missed":
+        await world.ship()
+        await world.ship()
+        await parts.store.delete(layout.segment(1, 5, 6))
     if why != "young":
         parts.clock.move(seconds=KEY_REST.total_seconds())
     await parts.proven()
