@@ -36,6 +36,7 @@ from services.backup.domain.model import (
 from services.backup.domain.retention import Policy
 from services.backup.ports import Failpoints, Places, Recipient
 from services.backup.usecases.archive import Archive, ArchiveRules
+from services.backup.usecases.audit import ArchiveAudit
 from services.backup.usecases.catalog import Catalog, Entry
 from services.backup.usecases.data_keys import DataKeys
 from services.backup.usecases.make_backup import BackupRules, MakeBackup, Wanted
@@ -242,6 +243,7 @@ class Parts:
     archive: Archive
     verify: Verify
     make: MakeBackup
+    audit: ArchiveAudit
     prune: Prune
     ship: Ship
     dump: WholeDump
@@ -336,6 +338,7 @@ def make_parts(folder: Path, **changes: Any) -> Parts:
     reported: list[str] = []
     dump = WholeDump()
     archive = Archive(repository, segments)
+    audit = ArchiveAudit(repository, archive)
     verify = Verify(repository, dump, cast("Places", None))
     rules = changes.get("rules") or BackupRules("1.0", object_bytes_max=100_000)
     policy = changes.get("policy") or Policy()
@@ -353,7 +356,8 @@ def make_parts(folder: Path, **changes: Any) -> Parts:
         archive=archive,
         verify=verify,
         make=MakeBackup(registry, repository, verify, rules),
-        prune=Prune(repository, archive, keep),
+        audit=audit,
+        prune=Prune(repository, archive, audit, keep),
         ship=Ship(registry, repository, archive, ArchiveRules(seal_bytes=1000, seal_seconds=0.01), report),
         dump=dump,
         recipients=tuple(recipients),

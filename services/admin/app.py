@@ -59,11 +59,13 @@ async def build(runtime: Runtime[AdminServiceSettings]) -> AsyncIterator[Parts[A
     async def replace_credential(newer: AdminServiceSettings) -> None:
         credential.replace(*_admin(newer))
 
+    async def forget_old() -> None:
+        await assembly.maintain.forget_old()
+        await assembly.recover.forget_old_plans()
+
     background = [
         asyncio.create_task(assembly.shutdown.keep(), name="shutdowns"),
-        asyncio.create_task(
-            assembly.sampler.run(settings.admin.sample_seconds, report, assembly.maintain.forget_old), name="samples"
-        ),
+        asyncio.create_task(assembly.sampler.run(settings.admin.sample_seconds, report, forget_old), name="samples"),
     ]
 
     async def end_background() -> None:

@@ -125,7 +125,10 @@ def _dependencies(assembly: Assembly) -> Sequence[DependencyCheck]:
     ]
     if assembly.ship is not None:
         checks.append(DependencyCheck("archive", critical=False, check=assembly.ship.check))
-    checks.append(DependencyCheck("archive's chain", critical=False, check=assembly.audit.check))
+    checks += [
+        DependencyCheck(f"archive's chain in the {named.name} store", critical=False, check=named.audit.check)
+        for named in assembly.stores
+    ]
     checks.append(DependencyCheck("schedules", critical=False, check=assembly.keeping.check))
     checks.append(DependencyCheck("restores", critical=False, check=assembly.repair.check))
     return checks

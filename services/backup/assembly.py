@@ -114,7 +114,8 @@ async def assemble(setting: Setting, stack: AsyncExitStack) -> Assembly:
     verify = Verify(repository, PostgresDumpCheck(folders), places)
     rules = BackupRules(version(), settings.backup.compression, lock_days=settings.backup.lock_days)
     make = MakeBackup(source, repository, verify, rules)
-    prune = Prune(repository, archive, _prune_rules(settings))
+    audit = ArchiveAudit(repository, archive)
+    prune = Prune(repository, archive, audit, _prune_rules(settings))
     prepared_keep = timedelta(hours=settings.restore.prepared_keep_hours)
     prepare = Prepare(repository, archive, places, journal, prepared_keep)
     keep = timedelta(hours=settings.restore.keep_hours)
@@ -124,12 +125,12 @@ async def assemble(setting: Setting, stack: AsyncExitStack) -> Assembly:
     ship = Ship(source, repository, archive, _archive_rules(settings), report) if settings.archive.enabled else None
     enabled = settings.backup.schedules_enabled
     schedules = _schedules(settings.backup) if enabled else []
-    audit = ArchiveAudit(repository, archive)
     hands = Hands(operations, make, verify, drill, prune, swap, audit, copied)
     plans = Plans(schedules, _drill_schedule(settings.backup), enabled)
-    stores = [NamedStore(PRIMARY, _location(settings), repository.store, repository.catalog)]
+    stores = [NamedStore(PRIMARY, _location(settings), repository.store, repository.catalog, audit)]
     if copied and second:
-        stores.append(NamedStore(NAME, _second_location(settings.second_store), second, copied.copying.catalog))
+        place = _second_location(settings.second_store)
+        stores.append(NamedStore(NAME, place, second, copied.copying.catalog, copied.audit))
     return Assembly(
         repository=repository,
         stores=stores,
@@ -211,8 +212,10 @@ def _second_hands(
     # The first store's plans were small enough, and whatever it lost is no part of any.
     policy = replace(rules.policy, share_max=1.0)
     origin = Origin(repository.catalog, archive)
-    prune = Prune(second, Archive(second, segments), replace(rules, policy=policy), origin)
-    return SecondHands(copying, verify.at(second, NAME), prune)
+    copied = Archive(second, segments)
+    audit = ArchiveAudit(second, copied, repository.keys)
+    prune = Prune(second, copied, audit, replace(rules, policy=policy), origin)
+    return SecondHands(copying, verify.at(second, NAME), prune, audit)
 
 
 async def _primary(settings: BackupServiceSettings, stack: AsyncExitStack) -> ObjectStore:

@@ -13,8 +13,9 @@ from llm_schema_registry.kernel.metrics import Metric, Point
 from llm_schema_registry.objects.store import ObjectDamaged, ObjectTooLarge
 from services.backup.assembly import Assembly
 from services.backup.domain.model import Kind, Level
+from services.backup.domain.remarks import DrillRecord
+from services.backup.usecases.audit import Audited
 from services.backup.usecases.catalog import Listing
-from services.backup.usecases.drill import DrillRecord
 
 REFRESH_SECONDS = 30.0
 ASK_SECONDS = 20.0
@@ -30,8 +31,7 @@ class Gauges:
         self._drill: DrillRecord | None = None
         self._lag: float | None = None
         self._window: tuple[datetime, datetime] | None = None
-        self._audited: datetime | None = None
-        self._breaks: int | None = None
+        self._audits: dict[str, Audited] = {}
 
     async def run(self) -> None:
         """Asks the store every REFRESH_SECONDS, for ever. What cannot be asked keeps its last value: ages grow."""
@@ -47,9 +47,11 @@ class Gauges:
         self._drill = await self._assembly.drill.newest()
         status = await self._assembly.status.archive()
         self._lag = status.lag_seconds
-        self._audited, self._breaks = status.audited, len(status.breaks)
         if status.restorable_from and status.restorable_to:
             self._window = status.restorable_from, status.restorable_to
+        for named in self._assembly.stores:
+            if audited := await named.audit.known():
+                self._audits[named.name] = audited
 
     def metrics(self) -> Iterable[Metric]:
         """All of them, as they were last known."""
@@ -93,11 +95,14 @@ class Gauges:
         yield _gauge("backup.problems", "{problem}", "What a listing of the backups finds to be wrong.", problems)
 
     def _archive(self, now: datetime) -> Iterable[Metric]:
-        if self._breaks is not None:
-            yield _gauge("backup.archive.breaks", "{segment}", "Segments of the archive found broken.", self._breaks)
-        if self._audited is not None:
-            age = (now - self._audited).total_seconds()
-            yield _gauge("backup.archive.audit.age", "s", "Time since all of the archive was read again.", age)
+        breaks = [Point(len(each.breaks), {"store": name}) for name, each in self._audits.items()]
+        yield Metric("backup.archive.breaks", "gauge", "{segment}", "Segments of the archive found broken.", breaks)
+        ages = [
+            Point((now - each.ended).total_seconds(), {"store": name})
+            for name, each in self._audits.items()
+            if each.ended is not None
+        ]
+        yield Metric("backup.archive.audit.age", "gauge", "s", "Time since all of the archive was read again.", ages)
         if self._lag is not None:
             yield _gauge("backup.recovery.point", "s", "What a loss of the database would cost now.", self._lag)
         if self._window is not None:

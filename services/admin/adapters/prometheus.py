@@ -13,7 +13,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from llm_schema_registry import errors
@@ -33,41 +33,57 @@ ANSWER_BYTES_MAX = 16 << 20
 POINTS_MAX = 400
 """Of one series; Prometheus refuses above 11,000."""
 STEP_SECONDS_MIN = 300
-RATE_WINDOW = "5m"
+"""Between two points."""
+TILE_SECONDS = 300
+"""What one rate is taken over, at least. It needs two scrapes."""
+TILES_MAX = 48
+"""Of one point: what a query costs does not grow with the time it looks back."""
+_INFO = 'max by (instance, job) (schema_registry_process_info{service="registry"})'
+_OF_REGISTRY = f"* on (instance, job) group_left () {_INFO}"
 _CALLS = 'grpc_method=~"llm_schema_registry\\\\.registry\\\\.v1\\\\..*"'
 _FAILED = 'grpc_status=~"UNKNOWN|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED|INTERNAL|UNAVAILABLE|DATA_LOSS"'
-_OF_REGISTRY = (
-    '* on (instance, job) group_left () max by (instance, job) (schema_registry_process_info{service="registry"})'
-)
-_STARTED = f"sum(rate(grpc_server_call_started_total{{{_CALLS}}}[WINDOW]))"
-_HITS, _MISSES = (f'sum(rate(registry_cache_{name}_total{{tier="memory"}}[WINDOW]))' for name in ("hits", "misses"))
+_STARTED = f"sum(rate(grpc_server_call_started_total{{{_CALLS}}}[TILE]))"
+_FAILURES = f"sum(rate(grpc_server_call_duration_seconds_count{{{_CALLS},{_FAILED}}}[TILE]))"
+_HITS, _MISSES = (f'sum(rate(registry_cache_{name}_total{{tier="memory"}}[TILE]))' for name in ("hits", "misses"))
+
+
+def _mean(rate: str) -> str:
+    """The mean of a rate since the point before: of what was recorded of that time, were it only the end of it."""
+    return f"avg_over_time(({rate})[STEP:TILE])"
+
+
 QUERIES: Mapping[str, str] = {
-    REQUESTS.name: _STARTED,
-    PEAK.name: f"max_over_time({_STARTED.replace('WINDOW', RATE_WINDOW)}[WINDOW:{RATE_WINDOW}])",
-    FAILURES.name: f"sum(rate(grpc_server_call_duration_seconds_count{{{_CALLS},{_FAILED}}}[WINDOW]))",
-    CPU.name: f"sum(rate(process_cpu_time_seconds_total[WINDOW]) {_OF_REGISTRY})",
+    REQUESTS.name: _mean(_STARTED),
+    PEAK.name: f"max_over_time(({_STARTED})[STEP:TILE])",
+    # A status that never was has no series, which is no failure.
+    FAILURES.name: _mean(f"{_FAILURES} or 0 * {_STARTED}"),
+    CPU.name: _mean(f"sum(rate(process_cpu_time_seconds_total[TILE]) {_OF_REGISTRY})"),
     MEMORY.name: f"sum(process_memory_usage_bytes {_OF_REGISTRY})",
-    CACHE.name: f"{_HITS} / ({_HITS} + {_MISSES})",
-    POOL.name: 'sum(db_client_connection_count{state="used"})',
-    REPLICAS.name: 'count(max by (instance, job) (schema_registry_process_info{service="registry"}))',
+    CACHE.name: f"{_mean(_HITS)} / ({_mean(_HITS)} + {_mean(_MISSES)})",
+    POOL.name: f'sum(db_client_connection_count{{state="used"}} {_OF_REGISTRY})',
+    REPLICAS.name: f"count({_INFO})",
 }
-"""By resource. WINDOW: one step, so that nothing between two points is missed."""
+"""By resource. STEP: between two points. TILE: a part of it, so that nothing between two points is missed."""
 
 
 class Prometheus:
     """See Recorded."""
 
-    def __init__(self, url: str, timeout_seconds: float) -> None:
+    def __init__(self, url: str, timeout_seconds: float, tile_seconds: int = TILE_SECONDS) -> None:
         self._url = url.rstrip("/")
         self._timeout_seconds = timeout_seconds
+        self._tile_seconds = tile_seconds
 
     async def figures(self, start: datetime, end: datetime) -> Mapping[str, Sequence[Figure]]:
         """See Recorded."""
         step = max(STEP_SECONDS_MIN, math.ceil((end - start).total_seconds() / POINTS_MAX))
+        tile = max(self._tile_seconds, math.ceil(step / TILES_MAX))
+        # The newest point is now: points are counted from the start, which may be none of them.
+        start = end - (end - start) // timedelta(seconds=step) * timedelta(seconds=step)
         found = {}
         for name, query in QUERIES.items():
             asked = {
-                "query": query.replace("WINDOW", f"{step}s"),
+                "query": query.replace("STEP", f"{step}s").replace("TILE", f"{tile}s"),
                 "start": f"{start.timestamp():.0f}",
                 "end": f"{end.timestamp():.0f}",
                 "step": str(step),

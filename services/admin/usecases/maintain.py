@@ -7,13 +7,13 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import timedelta
 from functools import partial
 
 from llm_schema_registry import errors
 from llm_schema_registry.objects.store import ObjectDamaged, ObjectNotFound, ObjectStore, ObjectTooLarge
+from llm_schema_registry.operations.forgetting import forget_old
 from llm_schema_registry.operations.operation import Operation, OperationKind, Subject
-from llm_schema_registry.operations.operations import KEEP_DAYS, Operations, Request, Running
+from llm_schema_registry.operations.operations import Operations, Request, Running
 from llm_schema_registry.operations.ports import Clock
 from services.admin.domain.maintenance import Maintained, MaintenanceRecord, Verb, from_document, to_document
 from services.admin.ports import Database, MaintenanceSession
@@ -71,9 +71,7 @@ class Maintain:
 
     async def forget_old(self) -> None:
         """Removes records whose operations are forgotten."""
-        before = await self._store.now() - timedelta(days=KEEP_DAYS)
-        for key in [each.key async for each in self._store.list(FOLDER) if each.modify_time < before]:
-            await self._store.delete(key)
+        await forget_old(self._store, FOLDER)
 
     async def _work(self, verb: Verb, tables: Sequence[str], running: Running) -> Subject:
         name = running.operation.name

@@ -111,6 +111,10 @@ class Recover:
         """What a dry run found. Raises errors.RecoveryNotFound."""
         return await self._journal.planned(recovery_id)
 
+    async def forget_old_plans(self) -> None:
+        """Removes what dry runs found long ago."""
+        await self._journal.forget_old_plans()
+
     async def _shown(self, recovery: Recovery) -> Recovery:
         if recovery.state not in {RecoveryState.RUNNING, RecoveryState.ABORTING} or await self._office.busy():
             return recovery

@@ -1,7 +1,7 @@
 """The journal of recoveries, in the object store: there when the database is what was lost.
 
     recoveries/<id>/<n>.json   every state of a recovery, the last one counts
-    plans/<id>.json            what a dry run found
+    plans/<id>.json            what a dry run found, until its operation is forgotten
 
 An entry is written once, under the next number: of two processes that both believe to be in charge one learns here that
 it is not.
@@ -19,6 +19,7 @@ from llm_schema_registry import errors
 from llm_schema_registry.objects.finishing import to_the_end
 from llm_schema_registry.objects.store import ObjectDamaged, ObjectExists, ObjectNotFound, ObjectStore, ObjectTooLarge
 from llm_schema_registry.operations import ids
+from llm_schema_registry.operations.forgetting import forget_old
 from llm_schema_registry.operations.ports import Dice
 from services.admin.domain.recovery import Recovery
 from services.admin.domain.recovery_documents import from_document, to_document
@@ -85,6 +86,10 @@ class RecoveryJournal:
     async def planned(self, recovery_id: str) -> Recovery:
         """What a dry run found. Raises errors.RecoveryNotFound."""
         return await self._read(f"{PLANS}{recovery_id}.json")
+
+    async def forget_old_plans(self) -> None:
+        """Removes plans whose operations are forgotten; recoveries stay."""
+        await forget_old(self._store, PLANS)
 
     async def _put(self, key: str, content: bytes) -> None:
         try:

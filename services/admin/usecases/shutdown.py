@@ -12,14 +12,14 @@ import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from functools import partial
 
 from llm_schema_registry import errors
 from llm_schema_registry.objects.store import ObjectDamaged, ObjectNotFound, ObjectStore, ObjectTooLarge
 from llm_schema_registry.operations import keys
+from llm_schema_registry.operations.forgetting import forget_old
 from llm_schema_registry.operations.operation import Operation, OperationKind, Subject
-from llm_schema_registry.operations.operations import KEEP_DAYS, HandedOver, Operations, Request, Running
+from llm_schema_registry.operations.operations import HandedOver, Operations, Request, Running
 from llm_schema_registry.operations.ports import Clock
 from services.admin.domain.shutdown import ShutdownMode, ShutdownRecord, from_document, to_document
 from services.admin.domain.system import ADMIN, Address, Process, Replica
@@ -237,9 +237,7 @@ class Shutdown:
         return [each for each in found if each.pending is not None]
 
     async def _forget_old(self) -> None:
-        before = await self._store.now() - timedelta(days=KEEP_DAYS)
-        for key in [each.key async for each in self._store.list(PREFIX) if each.modify_time < before]:
-            await self._store.delete(key)
+        await forget_old(self._store, PREFIX)
         await self._operations.forget_old()
 
     async def _tried(self, record: ShutdownRecord) -> bool:

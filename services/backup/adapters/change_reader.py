@@ -19,6 +19,8 @@ from services.backup.domain.model import Epoch, Head, StoredChange
 
 CHANNEL = "registry_changes"
 """Where the registry announces its commits."""
+DEAF_SECONDS = 1.0
+"""Between two looks at the history while nothing is heard: what was committed meanwhile must not wait for longer."""
 
 log = logging.getLogger(__name__)
 
@@ -119,16 +121,23 @@ class ChangeBell:
         self._options = options
         self._clock = clock
         self._session: Connection | None = None
+        self._deaf = False
 
     async def wait(self, timeout_seconds: float) -> None:
-        """As Source.wait. The first wait of a session returns at once: what came before it was not heard."""
+        """As Source.wait. The first wait of a session returns at once: what came before it was not heard; so does,
+        nearly, one whose session ended, as a swap ends it."""
         end = self._clock.monotonic() + timeout_seconds
         try:
-            if await self._rung(timeout_seconds):
+            rung = await self._rung(timeout_seconds)
+            self._deaf = False
+            if rung:
                 return
         except (psycopg.Error, errors.Error, OSError, TimeoutError) as error:
-            log.warning("changes are not announced for now, asking every %.1f s instead: %s", timeout_seconds, error)
+            if not self._deaf:
+                log.warning("changes are not announced for now, asking every %.1f s instead: %s", DEAF_SECONDS, error)
+            self._deaf = True
             await self.close()
+            end = min(end, self._clock.monotonic() + DEAF_SECONDS)
         except BaseException:
             await self.close()
             raise

@@ -1,11 +1,12 @@
-"""What is said about a backup, beside it: verifications, pins, tombstones. Signed documents, each under a key that says
-the same; one that lies elsewhere, or that nobody signed who is trusted, says nothing.
+"""What is said about backups, beside them: verifications, pins, tombstones, drills. Signed documents, each under a key
+that says the same; one that lies elsewhere, or that nobody signed who is trusted, says nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from services.backup.domain import layout
 from services.backup.domain.documents import (
@@ -19,10 +20,10 @@ from services.backup.domain.documents import (
     time_text,
 )
 from services.backup.domain.layout import VerificationKey
-from services.backup.domain.model import Level, Verification
+from services.backup.domain.model import Level, Place, Verification
 
 PROBLEMS_MAX = 100
-_VERIFICATION, _PIN, _TOMBSTONE = "verification", "pin", "tombstone"
+_VERIFICATION, _PIN, _TOMBSTONE, _DRILL = "verification", "pin", "tombstone", "drill"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,23 @@ class Tombstone:
     backup_id: str
     manifest_sha256: bytes
     why: str
+
+
+@dataclass(frozen=True, slots=True)
+class DrillRecord:
+    """What a drill found. recovery_point_seconds: what a loss of the database at that moment would have cost."""
+
+    backup_id: str
+    time: datetime
+    problems: tuple[str, ...]
+    recovery_seconds: float
+    recovery_point_seconds: float
+    place: Place
+
+    @property
+    def passed(self) -> bool:
+        """Whether everything was right."""
+        return not self.problems
 
 
 def encode_verification(verification: Verification, signer: Signer) -> bytes:
@@ -98,6 +116,37 @@ def decode_tombstone(key: str, content: bytes, verifiers: Sequence[Verifier]) ->
     fields.done()
     if layout.tombstone_of(key) != found.backup_id:
         raise DocumentInvalid("it is another backup's tombstone than its name says")
+    return found
+
+
+def encode_drill(record: DrillRecord, signer: Signer) -> bytes:
+    """A drill's record."""
+    body = {
+        "backup_id": record.backup_id,
+        "time": time_text(record.time),
+        "problems": [_text(problem) for problem in record.problems[:PROBLEMS_MAX]],
+        "recovery_ms": round(record.recovery_seconds * 1000),
+        "recovery_point_ms": round(record.recovery_point_seconds * 1000),
+        "epoch": record.place.epoch,
+        "position": record.place.position,
+    }
+    return encode_signed(_DRILL, body, signer)
+
+
+def decode_drill(key: str, content: bytes, verifiers: Sequence[Verifier]) -> DrillRecord:
+    """The drill's record under a key. Raises DocumentInvalid."""
+    fields = Fields(decode_signed(_DRILL, content, verifiers), _DRILL)
+    found = DrillRecord(
+        backup_id=fields.text("backup_id"),
+        time=fields.time("time"),
+        problems=fields.texts("problems", PROBLEMS_MAX),
+        recovery_seconds=fields.integer("recovery_ms") / 1000,
+        recovery_point_seconds=fields.integer("recovery_point_ms") / 1000,
+        place=Place(fields.integer("epoch"), fields.integer("position")),
+    )
+    fields.done()
+    if layout.drill_of(key) != found.time:
+        raise DocumentInvalid("it is another drill's record than its name says")
     return found
 
 

@@ -13,9 +13,10 @@ from llm_schema_registry.operations.operation import Operation
 from llm_schema_registry.operations.operations import Request
 from services.backup.codec import nouns
 from services.backup.domain.model import Verification
+from services.backup.domain.remarks import DrillRecord
 from services.backup.usecases.catalog import Catalog, Entry
 from services.backup.usecases.copying import NAME, Copying
-from services.backup.usecases.drill import Drill, DrillRecord
+from services.backup.usecases.drill import Drill
 from services.backup.usecases.journal import Journal
 
 

@@ -250,4 +250,6 @@ def _store(status: StoreStatus) -> backup_pb2.StoreStatus:
         newest_verified_backup_id=status.verified,
         verified_time=timestamp(status.verified_time),
         problem=status.problem,
+        archive_audit_time=timestamp(status.audited),
+        archive_breaks=status.breaks,
     )

@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from llm_schema_registry import errors
 from llm_schema_registry.objects.store import ObjectDamaged, ObjectExists, ObjectNotFound, ObjectTooLarge
@@ -39,8 +39,13 @@ CHANGES_MAX = 10_000
 """Of one segment."""
 SEGMENT_BYTES_MAX = 64 * 1024 * 1024
 """Of one segment as it is read back: one change alone may be larger than what seals a segment."""
-KEY_SECONDS = 86_400.0
-"""How long one data key seals segments."""
+KEY_LIFE = timedelta(days=1)
+"""How long one data key seals segments, by the store's clock."""
+KEY_LATE = timedelta(days=2)
+"""After the making of its key a segment is stored by then. One that a process stores later, which stood still since,
+has its key written down anew: nobody may take that for one that is out of use."""
+KEYS_OF_SEGMENTS = "archive/"
+"""What the purposes of their keys begin with."""
 HEARTBEAT_SECONDS = 10.0
 """Time between two heartbeats while nothing changes."""
 
@@ -82,8 +87,7 @@ class Archive:
         self._repository = repository
         self._segments = segments
         self._size = ArchiveSize(repository.store, repository.clock)
-        self._key: DataKey | None = None
-        self._key_made = 0.0
+        self._sealing: _Sealing | None = None
 
     # Reading
 
@@ -110,6 +114,11 @@ class Archive:
 
     async def read(self, key: SegmentKey) -> tuple[Segment, bytes]:
         """A segment and its digest. Raises errors.BackupDamaged, KeyUnavailable, ObjectStoreUnavailable."""
+        segment, digest, _ = await self._read(key)
+        return segment, digest
+
+    async def _read(self, key: SegmentKey) -> tuple[Segment, bytes, str | None]:
+        """A segment, its digest, and the id of the data key that it is sealed under."""
         name = layout.segment(key.epoch, key.first, key.last)
         try:
             content, _ = await self._repository.store.get(name)
@@ -129,7 +138,7 @@ class Archive:
         cluster = await self._repository.cluster_id()
         if cluster not in {None, segment.cluster_id}:
             raise _damaged(name, f"it is of registry {segment.cluster_id}, not of {cluster}")
-        return segment, hashlib.sha256(plain).digest()
+        return segment, hashlib.sha256(plain).digest(), data_key.id if data_key else None
 
     async def heartbeat(self) -> Heartbeat | None:
         """The newest heartbeat; None when there is none, or it cannot be trusted: it is a hint."""
@@ -162,16 +171,17 @@ class Archive:
                     yield change
         cut.check()
 
-    async def audit(self, key: SegmentKey, before: tuple[SegmentKey, bytes] | None) -> bytes:
-        """A segment's digest, once all of it was read and found to follow the one before it, where that is given.
+    async def audit(self, key: SegmentKey, before: tuple[SegmentKey, bytes] | None) -> tuple[bytes, str | None]:
+        """A segment's digest and the id of the data key that it is sealed under, once all of it was read and found to
+        follow the one before it, where that is given.
 
         Raises errors.BackupDamaged that names the segment, KeyUnavailable.
         """
-        segment, digest = await self.read(key)
+        segment, digest, key_id = await self._read(key)
         follows = before is not None and (before[0].epoch, before[0].last + 1) == (key.epoch, key.first)
         if follows and before is not None and segment.previous_sha256 != before[1]:
             raise _damaged(layout.segment(key.epoch, key.first, key.last), "it does not follow the segment before it")
-        return digest
+        return digest, key_id
 
     async def spans(self) -> list[SegmentSpan]:
         """All segments, as their names and the listing tell of them: last_time is when one was stored."""
@@ -263,17 +273,20 @@ class Archive:
         )
         plain = self._segments.encode(segment)
         name = layout.segment(segment.epoch, segment.first, segment.last)
-        key = await self._sealing_key(head.cluster_id)
+        sealing = await self._sealed_under(head.cluster_id, segment.seal_time)
+        key = sealing.key if sealing else None
         salt, prefix = repository.dice(SALT_BYTES), repository.dice(PREFIX_BYTES)
         body = await asyncio.to_thread(_packed, name, plain, key, salt, prefix)
         signer = repository.signer
         content = _MAGIC + bytes.fromhex(signer.key_id) + signer.sign(_signed(name, body)) + body
         await repository.failpoints.reached("archive.before_put")
         try:
-            await repository.store.put(name, content, if_absent=True)
+            stored = await repository.store.put(name, content, if_absent=True)
         except ObjectExists:
             raise errors.LeaseLost(f"Another process archived {name} already: this one starts over.") from None
         await repository.failpoints.reached("archive.put")
+        if sealing and stored.modify_time > sealing.made + KEY_LATE:
+            await repository.keys.renew(sealing.key, head.cluster_id, sealing.purpose)
         return Tip(tip.epoch, segment.last, hashlib.sha256(plain).digest(), segment.first)
 
     async def beat(self, tip: Tip, head: Head, asked: datetime) -> Heartbeat:
@@ -289,15 +302,16 @@ class Archive:
         await self._repository.store.put(layout.HEARTBEAT, _heartbeat_document(beat, self._repository.signer))
         return beat
 
-    async def _sealing_key(self, cluster_id: str) -> DataKey | None:
+    async def _sealed_under(self, cluster_id: str, now: datetime) -> _Sealing | None:
+        """What seals a segment; None where nothing is sealed. now: by the store's clock."""
         repository = self._repository
         if not repository.keys.enabled:
             return None
-        now = repository.clock.monotonic()
-        if self._key is None or now - self._key_made > KEY_SECONDS:
-            self._key = await repository.keys.create(cluster_id, f"archive/{repository.new_id()}")
-            self._key_made = now
-        return self._key
+        known = self._sealing
+        if known is None or not known.made <= now < known.made + KEY_LIFE:
+            purpose = f"{KEYS_OF_SEGMENTS}{repository.new_id()}"
+            known = self._sealing = _Sealing(await repository.keys.create(cluster_id, purpose), now, purpose)
+        return known
 
     def _signed_body(self, name: str, content: bytes) -> bytes:
         """What follows the signature, once that was found to be of a known key. Raises errors.BackupDamaged."""
@@ -321,6 +335,15 @@ class Archive:
             return await self._repository.keys.open(Header.parse(body).key_id)
         except Tampered as tampered:
             raise _damaged(name, str(tampered)) from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Sealing:
+    """The data key that seals segments now. made: when, by the store's clock."""
+
+    key: DataKey
+    made: datetime
+    purpose: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,9 @@ needed. How far it is, and what it found, is in the store: whichever process goe
 
 A pass reads every segment once, in PASS of time; the next one begins EVERY after it. What is missing before the first
 segment of a line is not told: retention deletes from there.
+
+A pass also finds out which data keys are out of use: those that were KEY_REST old when it began, so that they seal
+nothing new, and that no segment was sealed under. One that could not read a segment, or missed one, finds none.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from services.backup.domain.documents import DocumentInvalid, Fields, decode_sig
 from services.backup.domain.layout import SegmentKey
 from services.backup.domain.model import Place
 from services.backup.usecases.archive import Archive
+from services.backup.usecases.data_keys import DataKeys
 from services.backup.usecases.repository import Repository
 
 ROUND_SECONDS = 60.0
@@ -30,6 +34,10 @@ SEGMENTS_MIN = 60
 """Of one round, so that a small archive is read in minutes."""
 SEGMENTS_MAX = 1000
 """Of one round, also when a pass is late."""
+KEY_REST = timedelta(days=7)
+"""Longer than KEY_LATE of the archive, with room for a store's clock that is set."""
+KEYS_MAX = 5000
+"""Looked for in one pass, the oldest."""
 BREAKS_MAX = 100
 """Remembered and told."""
 _KIND = "audit"
@@ -50,7 +58,8 @@ class Break:
 @dataclass(frozen=True, slots=True)
 class Audited:
     """How far the audit is. began: the pass; ended: the last whole one. at: the last segment that was read in this
-    pass; sha256: its digest, None for a damaged one. segments: read in this pass."""
+    pass; sha256: its digest, None for a damaged one. segments: read in this pass. unused: data keys that were old when
+    it began, and that no segment was found to need."""
 
     began: datetime
     ended: datetime | None = None
@@ -58,6 +67,7 @@ class Audited:
     sha256: bytes | None = None
     segments: int = 0
     breaks: tuple[Break, ...] = ()
+    unused: tuple[str, ...] = ()
 
     @property
     def resting(self) -> bool:
@@ -68,9 +78,11 @@ class Audited:
 class ArchiveAudit:
     """Audits the archive of one repository."""
 
-    def __init__(self, repository: Repository, archive: Archive) -> None:
+    def __init__(self, repository: Repository, archive: Archive, origin: DataKeys | None = None) -> None:
+        """origin: of a store that is a copy, the keys of what it is a copy of: segments under those may still come."""
         self._repository = repository
         self._archive = archive
+        self._origin = origin
         self.state: Audited | None = None
 
     async def check(self) -> str | None:
@@ -97,17 +109,31 @@ class ArchiveAudit:
         """
         store, known = self._repository.store, await self.known()
         now = await store.now()
-        state = known or Audited(now)
-        if state.resting:
-            if now < state.began + EVERY:
-                return ()
-            state = replace(state, began=now, at=None, sha256=None, segments=0)
+        if known is not None and known.resting and now < known.began + EVERY:
+            return ()
+        state = known
+        if state is None or state.resting:
+            unused = (await self._keys_before(now - KEY_REST))[:KEYS_MAX]
+            ended, breaks = (state.ended, state.breaks) if state else (None, ())
+            state = Audited(now, ended, breaks=breaks, unused=tuple(unused))
         segments, _ = await self._archive.size()
         state = await self._read_on(state, share(segments - state.segments, now - state.began))
         self.state = state
         await store.put(layout.AUDIT, _encode(state, self._repository))
         before = set(known.breaks) if known else set()
         return [each for each in state.breaks if each not in before]
+
+    async def unused_keys(self) -> frozenset[str]:
+        """Data keys that no segment needs, by the last pass, while that is over and the next has not begun."""
+        known = await self.known()
+        if known is None or not known.resting:
+            return frozenset()
+        return frozenset(known.unused).intersection(await self._keys_before(known.began))
+
+    async def _keys_before(self, before: datetime) -> Sequence[str]:
+        """Data keys that were not written down since, and that no segment can come with; oldest first."""
+        there = frozenset(await self._origin.ids()) if self._origin else frozenset[str]()
+        return [each for each in await self._repository.keys.older(before) if each not in there]
 
     async def _read_on(self, state: Audited, count: int) -> Audited:
         """Reads so many segments, or up to the end, which ends the pass."""
@@ -136,15 +162,17 @@ class ArchiveAudit:
         before = (at, reached.sha256) if at is not None and reached.sha256 is not None else None
         gap = at is not None and key.first > at.last + 1
         try:
-            digest = await self._archive.audit(key, before)
+            digest, key_id = await self._archive.audit(key, before)
         except (errors.BackupDamaged, errors.KeyUnavailable) as damage:
             if not await self._there(key):
                 return replace(reached, at=None, sha256=None), ""  # Deleted since it was listed.
-            return replace(reached, at=key, sha256=None), damage.message
+            return replace(reached, at=key, sha256=None, unused=()), damage.message
         problem = ""
         if at is not None and gap:
             problem = f"positions {at.last + 1} to {key.first - 1} before it are missing"
-        return replace(reached, at=key, sha256=digest), problem
+        # What is missing may be brought back, and needs its key then.
+        unused = () if problem else tuple(each for each in reached.unused if each != key_id)
+        return replace(reached, at=key, sha256=digest, unused=unused), problem
 
     async def _there(self, key: SegmentKey) -> bool:
         return await self._repository.store.head(layout.segment(key.epoch, key.first, key.last)) is not None
@@ -167,6 +195,7 @@ def _encode(state: Audited, repository: Repository) -> bytes:
         "sha256": None if state.sha256 is None else state.sha256.hex(),
         "segments": state.segments,
         "breaks": [_key_document(each.key) | {"problem": each.problem[:1000]} for each in state.breaks],
+        "unused": list(state.unused),
     }
     return encode_signed(_KIND, body, repository.signer)
 
@@ -179,6 +208,7 @@ def _decode(fields: Fields) -> Audited:
         sha256=fields.digest("sha256") if fields.present("sha256") else None,
         segments=fields.integer("segments"),
         breaks=tuple(Break(_key(each), each.text("problem")) for each in fields.many("breaks", BREAKS_MAX)),
+        unused=fields.texts("unused", KEYS_MAX),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from llm_schema_registry import errors
 from llm_schema_registry.objects.store import (
@@ -49,6 +49,7 @@ class Copying:
         self.state = CopyState()
         self._copied: dict[int, str] = {}
         self._full_next = 0.0
+        self._keys_time = datetime.min.replace(tzinfo=UTC)
 
     async def round(self) -> None:
         """Copies all that is missing. What keeps it from that is a problem in the state, and is tried again later.
@@ -56,7 +57,7 @@ class Copying:
         What is wrong with one object does not keep the others from being copied.
         """
         problems: list[str] = []
-        for work in (self._copy_identity, self._copy_segments, self._copy_keys, self._copy_backups):
+        for work in (self._copy_identity, self._copy_segments, self._copy_backups):
             try:
                 problems += await work()
             except errors.Error as failed:
@@ -73,15 +74,18 @@ class Copying:
         return []
 
     async def _copy_keys(self) -> list[str]:
-        """Wrapped keys: without them the copies are of no use to anybody."""
+        """Wrapped keys: without them the copies are of no use to anybody, so they come before what they seal."""
+        began = await self._repository.store.now()
         there = {each.key async for each in self._second.list(layout.KEYS)}
         here = [each.key async for each in self._repository.store.list(layout.KEYS)]
         problems: list[str] = []
         for key in here:
             if key not in there:
-                problems += await self._copy_small_or_say(key)
+                wrong = await self._copy_small_or_say(key)
+                problems += wrong
+                there |= set() if wrong else {key}
         newest: dict[str, int] = {}
-        for key in here:
+        for key in there.intersection(here):
             if found := layout.key_of(key):
                 newest[found[0]] = max(found[1], newest.get(found[0], 0))
         for key in there:
@@ -89,13 +93,13 @@ class Copying:
             if found and found[1] < newest.get(found[0], 0):
                 # A rotation took recipients away: so here as well.
                 await self._second.delete(key)
-
+        self._keys_time = began
         return problems
 
     async def _copy_backups(self) -> list[str]:
         """Backups, oldest first, and what is said about them."""
-        listing, problems = await self._repository.catalog.listing(), []
-        there = await self._whole()
+        listing = await self._repository.catalog.listing()
+        problems, there = await self._copy_keys(), await self._whole()
         for entry in reversed(listing.entries):
             if entry.id in there or entry.buried:
                 continue
@@ -177,7 +181,10 @@ class Copying:
                 segment = layout.segment_of(each.key)
                 if segment is None:
                     continue
-                found = [] if each.key in there else await self._copy_small_or_say(each.key)
+                missing = each.key not in there
+                if missing and each.modify_time >= self._keys_time:
+                    problems += await self._copy_keys()  # A segment's key is older than the segment.
+                found = await self._copy_small_or_say(each.key) if missing else []
                 problems += found
                 if found:
                     stuck.add(segment.epoch)  # It is tried again in the next round.

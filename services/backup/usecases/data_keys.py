@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 
 from llm_schema_registry import errors
-from llm_schema_registry.objects.store import ObjectDamaged, ObjectNotFound, ObjectStore, ObjectTooLarge
+from llm_schema_registry.objects.store import (
+    ObjectDamaged,
+    ObjectExists,
+    ObjectNotFound,
+    ObjectStore,
+    ObjectTooLarge,
+)
 from llm_schema_registry.operations.ports import Dice
 from services.backup.domain import keys, layout
 from services.backup.domain.documents import DocumentInvalid
@@ -128,10 +136,26 @@ class DataKeys:
         found = {told[0] async for each in self._store.list(layout.KEYS) if (told := layout.key_of(each.key))}
         return sorted(found)
 
-    async def remove(self, key_id: str) -> None:
-        """Removes a key's documents: what it sealed can never be read again."""
-        for key in [each.key async for each in self._store.list(layout.key_versions(key_id))]:
-            await self._store.delete(key)
+    async def older(self, before: datetime) -> Sequence[str]:
+        """Ids of the keys that nobody wrote a document of since a moment, by the store's clock; oldest first."""
+        written: dict[str, datetime] = {}
+        async for each in self._store.list(layout.KEYS):
+            if told := layout.key_of(each.key):
+                written[told[0]] = max(each.modify_time, written.get(told[0], each.modify_time))
+        return [key_id for time, key_id in sorted((time, key_id) for key_id, time in written.items()) if time < before]
+
+    async def renew(self, key: DataKey, cluster_id: str, purpose: str) -> None:
+        """Writes a key down once more, so that it is there and young, whether or not somebody removed it."""
+        number = max((told for _, told in await self._versions(key.id)), default=0) + 1
+        content = await self._wrapped(key, cluster_id, purpose)
+        with suppress(ObjectExists):  # A rotation wrote it down meanwhile.
+            await self._store.put(layout.key(key.id, number), content, if_absent=True)
+
+    async def remove(self, key_id: str, before: datetime | None = None) -> None:
+        """Removes a key's documents, or those from before a moment: what it sealed can never be read again."""
+        for each in [each async for each in self._store.list(layout.key_versions(key_id))]:
+            if before is None or each.modify_time < before:
+                await self._store.delete(each.key)
         self._opened.pop(key_id, None)
 
     async def _wrapped(self, key: DataKey, cluster_id: str, purpose: str) -> bytes:

@@ -2,41 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from llm_schema_registry import errors
-from llm_schema_registry.objects.store import ObjectDamaged, ObjectNotFound, ObjectTooLarge
+from llm_schema_registry.objects.store import Listed, ObjectDamaged, ObjectNotFound, ObjectTooLarge
 from llm_schema_registry.operations.leases import PATIENCE_SECONDS
 from llm_schema_registry.operations.operation import OperationKind, Subject
 from llm_schema_registry.operations.operations import Running
 from services.backup.domain import layout
+from services.backup.domain.documents import DocumentInvalid
 from services.backup.domain.model import Level, Place
+from services.backup.domain.remarks import PROBLEMS_MAX, DrillRecord, decode_drill, encode_drill
 from services.backup.domain.targets import Latest
 from services.backup.usecases.prepare import Prepare
 from services.backup.usecases.repository import RESTORING, Repository
-
-PROBLEMS_MAX = 100
-
-
-@dataclass(frozen=True, slots=True)
-class DrillRecord:
-    """What a drill found. recovery_point_seconds: what a loss of the database at that moment would have cost."""
-
-    backup_id: str
-    time: datetime
-    problems: tuple[str, ...]
-    recovery_seconds: float
-    recovery_point_seconds: float
-    place: Place
-
-    @property
-    def passed(self) -> bool:
-        return not self.problems
 
 
 class Drill:
@@ -47,6 +27,7 @@ class Drill:
     def __init__(self, repository: Repository, prepare: Prepare) -> None:
         self._repository = repository
         self._prepare = prepare
+        self._read: dict[tuple[str, str], DrillRecord | str] = {}
 
     async def run(self, running: Running) -> Subject:
         """Restores the newest backup and all of the archive into a scratch place, verifies, measures and drops it.
@@ -82,7 +63,7 @@ class Drill:
                 place=place,
             )
             key = layout.drill(now)
-            await repository.store.put(key, json.dumps(_document(record), sort_keys=True, indent=1).encode())
+            await repository.store.put(key, encode_drill(record, repository.signer))
         return Subject("drill", key)
 
     async def _behind(self, place: Place, last: datetime) -> float:
@@ -97,45 +78,43 @@ class Drill:
         """A drill by its key. Raises errors.OperationNotFound, errors.BackupDamaged."""
         try:
             content, _ = await self._repository.store.get(key)
-            return _read(json.loads(content))
+            return decode_drill(key, content, self._repository.verifiers)
         except ObjectNotFound:
             raise errors.OperationNotFound(f"the record of the drill {key} is gone") from None
-        except (ValueError, KeyError, TypeError, ObjectDamaged, ObjectTooLarge):
-            raise errors.BackupDamaged(f"{key} cannot be read", metadata={"key": key}) from None
+        except (DocumentInvalid, ObjectDamaged, ObjectTooLarge) as invalid:
+            raise errors.BackupDamaged(f"{key} does not count: {invalid}", metadata={"key": key}) from None
 
     async def list(self, count: int) -> Sequence[DrillRecord]:
-        """The newest drills, newest first. One that cannot be read is passed over."""
-        keys = [each.key async for each in self._repository.store.list(layout.DRILLS) if layout.drill_of(each.key)]
+        """The newest drills, newest first. One that cannot be read, or that nobody signed who is trusted, is passed
+        over, and `problems` tells of it."""
+        listed = [each async for each in self._repository.store.list(layout.DRILLS) if layout.drill_of(each.key)]
+        there = {(each.key, each.etag) for each in listed}
+        self._read = {mark: read for mark, read in self._read.items() if mark in there}
         found: list[DrillRecord] = []
-        for key in sorted(keys, reverse=True)[:count]:
-            with suppress(errors.BackupDamaged, errors.OperationNotFound):
-                found.append(await self.get(key))
+        for each in reversed(listed):
+            if len(found) == count:
+                break
+            record = await self._record(each)
+            found += [record] if isinstance(record, DrillRecord) else []
         return found
 
     async def newest(self) -> DrillRecord | None:
         """The newest drill; None when there was none."""
-        keys = [each.key async for each in self._repository.store.list(layout.DRILLS) if layout.drill_of(each.key)]
-        return await self.get(max(keys)) if keys else None
+        return next(iter(await self.list(1)), None)
 
+    @property
+    def problems(self) -> Sequence[str]:
+        """Which records were passed over, and why, as far as they were looked at."""
+        return [read for read in self._read.values() if isinstance(read, str)]
 
-def _document(record: DrillRecord) -> dict[str, Any]:
-    return {
-        "backup_id": record.backup_id,
-        "time": record.time.isoformat(),
-        "problems": list(record.problems),
-        "recovery_ms": round(record.recovery_seconds * 1000),
-        "recovery_point_ms": round(record.recovery_point_seconds * 1000),
-        "epoch": record.place.epoch,
-        "position": record.place.position,
-    }
-
-
-def _read(document: dict[str, Any]) -> DrillRecord:
-    return DrillRecord(
-        backup_id=str(document["backup_id"]),
-        time=datetime.fromisoformat(document["time"]),
-        problems=tuple(str(problem) for problem in document["problems"]),
-        recovery_seconds=document["recovery_ms"] / 1000,
-        recovery_point_seconds=document["recovery_point_ms"] / 1000,
-        place=Place(int(document["epoch"]), int(document["position"])),
-    )
+    async def _record(self, listed: Listed) -> DrillRecord | str | None:
+        """A record, or why it does not count; None when it is gone. Each is read once."""
+        mark = listed.key, listed.etag
+        if mark not in self._read:
+            try:
+                self._read[mark] = await self.get(listed.key)
+            except errors.BackupDamaged as invalid:
+                self._read[mark] = invalid.message
+            except errors.OperationNotFound:
+                return None
+        return self._read[mark]

@@ -77,6 +77,7 @@ class SecondHands:
     copying: Copying
     verify: Verify
     prune: Prune
+    audit: ArchiveAudit
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +113,14 @@ class Keeping:
         self.state = KeepingState()
         self._put_off: dict[str, float] = {}
         self._put_off_copies: dict[str, float] = {}
+        self._told: set[str] = set()
         scheduled = [
             _Chore("backups", self.make_due, 0),
             _Chore("verification", self.verify_due, 60, "trials"),
             _Chore("verification in the second store", self.verify_copy_due, 60, "copies"),
             _Chore("drill", self.drill_due, 60, "trials"),
             _Chore("audit of the archive", self.audit, ROUND_OF_AUDIT, "archive"),
+            _Chore("audit of the second store", self.audit_copy, ROUND_OF_AUDIT, "copied archive"),
             _Chore("retention", self.prune, HOUR_SECONDS),
             _Chore("retention of the second store", self.prune_copy, HOUR_SECONDS, "copies"),
         ]
@@ -290,6 +293,9 @@ class Keeping:
         if self._plans.drill is None:
             return
         newest = await self._hands.drill.newest()
+        for problem in sorted(set(self._hands.drill.problems) - self._told):
+            self._report("record of a drill passed over", message=problem)
+            self._told.add(problem)
         now = self._repository.clock.now()
         first_seen = await _first_seen(self._repository.store)
         slot = due(self._plans.drill, newest.time if newest else None, now, first_seen)
@@ -309,6 +315,12 @@ class Keeping:
         """Reads the archive's chain on. A break is told once here, and by health, status, metrics until it is gone."""
         for broken in await self._hands.audit.round():
             self._report("the archive is broken", message=str(broken))
+
+    async def audit_copy(self) -> None:
+        """The same in the second store."""
+        if self._hands.second is not None:
+            for broken in await self._hands.second.audit.round():
+                self._report("the archive in the second store is broken", message=str(broken))
 
     async def prune(self) -> None:
         """Deletes what is no longer kept."""

@@ -16,7 +16,8 @@ from services.backup.domain.forks import known_lines
 from services.backup.domain.model import Level
 from services.backup.domain.remarks import Tombstone
 from services.backup.domain.retention import Candidate, Plan, Policy
-from services.backup.usecases.archive import Archive
+from services.backup.usecases.archive import KEYS_OF_SEGMENTS, Archive
+from services.backup.usecases.audit import ArchiveAudit
 from services.backup.usecases.catalog import Catalog, Entry, Listing
 from services.backup.usecases.remove import Removed, belongings, left_over, remove_backup
 from services.backup.usecases.repository import WRITING, Repository
@@ -61,12 +62,19 @@ class Prune:
     """Deletes backups and segments of one repository."""
 
     def __init__(
-        self, repository: Repository, archive: Archive, rules: PruneRules, origin: Origin | None = None
+        self,
+        repository: Repository,
+        archive: Archive,
+        audit: ArchiveAudit,
+        rules: PruneRules,
+        origin: Origin | None = None,
     ) -> None:
-        """origin: of a store that is a copy, what it is a copy of. What is there yet is not deleted here."""
+        """audit: finds the archive's keys that are out of use. origin: of a store that is a copy, what it is a copy of.
+        What is there yet is not deleted here."""
         self._origin = origin
         self._repository = repository
         self._archive = archive
+        self._audit = audit
         self._rules = rules
         self._kept_keys: set[str] = set()
 
@@ -108,7 +116,10 @@ class Prune:
                 await repository.store.delete(key)
                 await repository.failpoints.reached("prune.segment_gone")
             listing = await repository.catalog.listing()
-            await self._sweep(listing, lease)
+            # What a manifest says that cannot be read is not known, and neither is what it needs.
+            careful = outlook.plan.blocked is not None or bool(listing.untrusted)
+            unused = frozenset[str]() if careful else await self._audit.unused_keys()
+            await self._sweep(listing, unused, lease)
             # Who listed the backups before they went still needs the tombstones that those referred to.
             await self._sweep_tombstones(listing, outlook.listing.referred | listing.referred, lease)
             await repository.catalog.write()
@@ -241,8 +252,11 @@ class Prune:
         keys = ((span.epoch, span.first, span.last) for span in spans)
         return tuple(layout.segment(*key) for key in keys if key not in held)
 
-    async def _sweep(self, listing: Listing, lease: Lease) -> None:
-        """Removes what ended early and left something behind: deletions, backups, uploads, and keys of backups."""
+    async def _sweep(self, listing: Listing, unused: Set[str], lease: Lease) -> None:
+        """Removes what ended early and left something behind: deletions, backups, uploads; and keys that nothing needs.
+
+        unused: keys that no segment of the archive needs.
+        """
         store = self._repository.store
         before = await store.now() - ORPHAN_AGE
         kept = {entry.id for entry in listing.entries} | listing.untrusted
@@ -257,7 +271,8 @@ class Prune:
                 await lease.require()
                 with suppress(errors.BackupProtected):  # Locked: a later prune tries again.
                     await remove_backup(self._repository, backup_id)
-        await self._sweep_keys(listing, set(objects) - alone, lease)
+        used = {key_id for entry in listing.entries for key_id in _key_ids(entry)}
+        await self._sweep_keys(used, set(objects) - alone, unused, lease)
         await store.sweep("", before)
 
     async def _tombstones(self) -> set[str]:
@@ -279,18 +294,26 @@ class Prune:
             await lease.require()
             await self._repository.catalog.remarks.dig_out(backup_id)
 
-    async def _sweep_keys(self, listing: Listing, present: Set[str], lease: Lease) -> None:
-        """Removes data keys of backups of which nothing is left. present: ids of those with any object."""
+    async def _sweep_keys(self, used: Set[str], present: Set[str], unused: Set[str], lease: Lease) -> None:
+        """Removes data keys of backups of which nothing is left, and the archive's that are unused.
+
+        used: by manifests. present: ids of backups with any object.
+        """
         repository = self._repository
-        used = {key_id for entry in listing.entries for key_id in _key_ids(entry)}
         before = await repository.store.now() - ORPHAN_AGE
-        old = {told[0] async for each in repository.store.list(layout.KEYS) if (told := _old_key(each, before))}
-        for key_id in sorted(old - used - self._kept_keys):
+        old = set(await repository.keys.older(before)) - used
+        for key_id in sorted(old - (self._kept_keys - unused)):
             try:
                 purpose = await repository.keys.purpose(key_id)
             except errors.BackupDamaged:
                 continue  # What it opens is not known.
             backup_id = purpose.removeprefix("backup/")
+            if purpose.startswith(KEYS_OF_SEGMENTS) and key_id in unused:
+                await lease.require()
+                # Whoever writes it down again meanwhile has a use for it.
+                await repository.keys.remove(key_id, before)
+                await repository.failpoints.reached("prune.key_gone")
+                continue
             if backup_id == purpose or not ids.is_id(backup_id) or backup_id in present:
                 self._kept_keys.add(key_id)
                 continue
@@ -332,7 +355,3 @@ def _owner(listed: Listed) -> Iterator[tuple[str, datetime]]:
     backup_id = layout.backup_of(listed.key)
     if backup_id:
         yield backup_id, listed.modify_time
-
-
-def _old_key(listed: Listed, before: datetime) -> tuple[str, int] | None:
-    return layout.key_of(listed.key) if listed.modify_time < before else None

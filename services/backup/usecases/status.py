@@ -48,7 +48,7 @@ class StoreStatus:
     """A store: what it can do, None when that could not be found out, and what is newest in it.
 
     newest, verified: ids of the newest backup, and of the newest one that was read in full in this very store and found
-    right (V3); empty for none. verified_time: when it was.
+    right (V3); empty for none. verified_time: when it was. audited, breaks: of the archive in it, as in ArchiveStatus.
     """
 
     name: str
@@ -58,6 +58,8 @@ class StoreStatus:
     verified: str = ""
     verified_time: datetime | None = None
     problem: str = ""
+    audited: datetime | None = None
+    breaks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,7 @@ class NamedStore:
     location: str
     store: ObjectStore
     catalog: Catalog
+    audit: ArchiveAudit
 
 
 class Status:
@@ -107,7 +110,10 @@ class Status:
         try:
             async with asyncio.timeout(ASK_SECONDS):
                 status = replace(status, capabilities=await named.store.probe())
-                return _with_backups(status, await named.catalog.listing())
+                if audited := await named.audit.known():
+                    breaks = tuple(str(each) for each in audited.breaks)
+                    status = replace(status, audited=audited.ended, breaks=breaks)
+                return _with_backups(status, await named.catalog.listing(), await named.audit.check())
         except errors.Error as failed:
             problem = failed.message
         except TimeoutError:
@@ -140,9 +146,10 @@ class Status:
         return max(0.0, (now - pending[0].time).total_seconds()) if pending else 0.0
 
 
-def _with_backups(status: StoreStatus, listing: Listing) -> StoreStatus:
-    """The status with what is in the store, and what is wrong with that."""
+def _with_backups(status: StoreStatus, listing: Listing, broken: str | None) -> StoreStatus:
+    """The status with what is in the store, and what is wrong with that. broken: the archive, and where."""
     problems = [] if status.capabilities is None or status.capabilities.conditional_writes else [ONE_REPLICA]
+    problems += [broken] if broken else []
     damaged = [entry.id for entry in listing.entries if entry.evidence and not entry.evidence[0].passed]
     problems += [f"backup {backup_id} was found damaged when it was verified last" for backup_id in damaged]
     problems += listing.problems

@@ -106,6 +106,7 @@ async def stores(session: Session, options: Nothing) -> ExitCode:
             "encryption",
             "newest",
             "verified",
+            "archive read",
             "problem",
         )
         session.output.table(
@@ -120,6 +121,7 @@ async def stores(session: Session, options: Nothing) -> ExitCode:
                     one.encryption,
                     one.newest_backup_id,
                     one.newest_verified_backup_id,
+                    moment(one.archive_audit_time) or "not yet",
                     one.problem,
                 )
                 for one in answer.stores

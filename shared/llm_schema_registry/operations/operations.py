@@ -30,6 +30,7 @@ from llm_schema_registry.objects.store import (
     Stored,
 )
 from llm_schema_registry.operations import ids, keys
+from llm_schema_registry.operations.forgetting import KEEP_DAYS, forget_old
 from llm_schema_registry.operations.operation import (
     Failed,
     Operation,
@@ -48,7 +49,6 @@ RECORD_SECONDS = 5.0
 SILENT_SECONDS = 60.0
 """A record that says running and was not written for so long belongs to a process that is gone."""
 POLL_SECONDS = 1.0
-KEEP_DAYS = 30
 RECORDS_MAX = 1000
 READ_AT_ONCE = 8
 RUNNING_MAX = 8
@@ -354,11 +354,7 @@ class Operations:
 
     async def forget_old(self) -> int:
         """Removes records of operations that ended long ago, and returns how many."""
-        before = await self._store.now() - timedelta(days=KEEP_DAYS)
-        old = [each.key async for each in self._store.list(keys.OPERATIONS) if each.modify_time < before]
-        for key in old:
-            await self._store.delete(key)
-        return len(old)
+        return await forget_old(self._store, keys.OPERATIONS)
 
     async def close(self, finish_seconds: float, undo_seconds: float = UNDO_SECONDS) -> None:
         """Lets running operations end for a while, then cancels them, and waits a while for what they undo.

@@ -119,6 +119,19 @@ async def test_a_drill_tries_a_restore(backup: BackupCalls) -> None:
     assert (drill.backup_id, drill.passed, list(drill.problems)) == (made.id, True, [])
 
 
+async def test_a_forged_drill_does_not_count(backup: BackupCalls, tmp_path: Path) -> None:
+    """What somebody put into the bucket who cannot sign is not listed: not a copy of a true record either."""
+    await make(backup)
+    drill = await backup.done(await backup.backups.RunDrill(pb.RunDrillRequest()), backup_pb2.Drill())
+    [true] = (tmp_path / "store" / layout.DRILLS).iterdir()
+    true.with_name("29990101T000000.000000Z.json").write_bytes(true.read_bytes())
+    true.with_name("29990102T000000.000000Z.json").write_text("{}")
+
+    listed = (await backup.backups.ListDrills(pb.ListDrillsRequest())).drills
+
+    assert list(listed) == [drill]
+
+
 async def test_a_repeat_is_the_same_operation(backup: BackupCalls) -> None:
     """With its request id a call is repeated; with another request it is refused."""
     request = pb.CreateBackupRequest(request_id="the-one", pinned=True)

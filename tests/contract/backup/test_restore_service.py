@@ -150,6 +150,7 @@ async def test_repeats(backup: BackupCalls) -> None:
     assert [each.id for each in listed] == [restore.id]
 
 
+@pytest.mark.slow
 async def test_point_in_time_across_a_restore(
     backup: BackupCalls, filled_registry: Service, fault_table: FaultTable
 ) -> None:

@@ -438,7 +438,8 @@ async def test_behind_the_head(source: PostgresSource) -> None:
 
 
 async def test_wait_hears_commits(content_url: str, source: PostgresSource) -> None:
-    """A wait ends when the registry commits, long before its timeout, also after its session was ended."""
+    """A wait ends when the registry commits, long before its timeout, also after its session was ended; the end of its
+    session ends it too."""
     await source.wait(PATIENCE_SECONDS)
     async with Postgres(postgres_options(content_url)) as database:
         author = Author(PostgresStore(database))
@@ -449,9 +450,9 @@ async def test_wait_hears_commits(content_url: str, source: PostgresSource) -> N
 
         listening = f"SELECT pg_terminate_backend(pid) FROM ({OTHERS}) others WHERE query LIKE 'LISTEN%'"
         assert query(content_url, listening) == [(True,)]
-        await source.wait(0.05)
-        await source.wait(PATIENCE_SECONDS)
         async with asyncio.timeout(PATIENCE_SECONDS):
+            await source.wait(1000)
+            await source.wait(1000)
             waiting = asyncio.create_task(source.wait(1000))
             await author.register("heard", "2")
             await waiting

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,11 +16,14 @@ from llm_schema_registry import errors
 from llm_schema_registry.admin.v1 import recovery_pb2
 from llm_schema_registry.backup.v1 import restore_pb2
 from llm_schema_registry.client import RegistryClient
+from llm_schema_registry.operations.forgetting import KEEP_DAYS
 from llm_schema_registry.registry.v1 import change_service_pb2
+from services.admin.usecases.recovery_journal import PLANS
 from tests import registry_tools
 from tests.fix_admin import MakeAdminService
 from tests.fix_backup import MakeBackupService, database_of
 from tests.fix_calls import Registry
+from tests.fix_faults import eventually
 from tests.fix_service import Service
 from tests.recovery_site import DONE, SKIPPED, STEPS, Site, site, states
 from tests.restore_site import Ledger, load, make_backup, serves
@@ -92,6 +97,26 @@ async def test_plan(place: Site) -> None:
     assert plan.loss_window.confirmation in plan.problem
     assert await place.recoveries() == []
     await serves(place.registry, ledger, "still")
+
+
+@pytest.mark.option("admin.directory")
+async def test_old_plans_go(make_admin_service: MakeAdminService, tmp_path: Path) -> None:
+    """A process removes what dry runs found longer ago than operations are remembered, and nothing younger."""
+    plans = tmp_path / "admin" / PLANS
+    plans.mkdir(parents=True)
+    old, young = plans / "old.json", plans / "young.json"
+    for path, days in ((old, KEEP_DAYS + 1), (young, KEEP_DAYS - 1)):
+        path.write_text("{}")
+        os.utime(path, (time.time() - days * 86_400,) * 2)
+
+    service = make_admin_service("postgresql://127.0.0.1:1/none", registry=["127.0.0.1:1"], backup=["127.0.0.1:1"])
+    await service.start_async()
+
+    async def swept() -> bool:
+        return not old.exists()
+
+    await eventually(swept)
+    assert young.exists()
 
 
 async def test_loss_that_is_not_confirmed_and_aborted(place: Site) -> None:

@@ -197,7 +197,7 @@ async def test_daily_backups_are_locked_for_days(
 async def test_backups_are_kept_in_both_folders(
     assemble_backup: AssembleBackup, migrated_database_url: str, tmp_path: Path
 ) -> None:
-    """A backup is made in one folder, and copied to the other."""
+    """A backup is made in one folder, and copied to the other, which is read again by itself and tells so."""
     one, two = tmp_path / "one", tmp_path / "two"
     options = {"backup__directory": one, "second_store__directory": two}
 
@@ -205,8 +205,11 @@ async def test_backups_are_kept_in_both_folders(
         entry = await make(parts)
         await parts.keeping.copy()
         copied = await parts.stores[1].catalog.get(entry.id)
+        await parts.keeping.audit_copy()
+        told = [(await parts.status.store(each)).audited for each in parts.stores]
 
     assert copied.manifest == entry.manifest
+    assert [each is not None for each in told] == [False, True]
     for key in (layout.manifest(entry.id), layout.data(entry.id, 1)):
         assert (one / key).read_bytes() == (two / key).read_bytes()
 

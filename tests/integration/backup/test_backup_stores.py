@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,15 @@ from llm_schema_registry import errors
 from llm_schema_registry.objects.s3 import open_s3
 from services.backup.domain import layout
 from services.backup.domain.model import Kind, Level
+from services.backup.usecases import audit as audit_module
+from services.backup.usecases import prune as prune_module
 from services.backup.usecases.audit import ArchiveAudit
 from services.backup.usecases.copying import Copying
 from services.backup.usecases.make_backup import BackupRules
 from services.backup.usecases.status import NamedStore, Status
 from tests.backup_parts import RealClock, again, make_parts, parts_on
 from tests.fix_fault_table import FaultTable
+from tests.fix_faults import eventually
 from tests.fix_objects import ObjectPlace
 from tests.object_servers import S3Server
 
@@ -45,6 +49,44 @@ async def test_a_backup_from_its_making_to_its_end(
     assert problems == []
     assert (pruned.buried, pruned.deleted, pruned.segments) == (0, 0, 0)
     fault_table("G1", f"whole life of a backup on {object_place.name}", "V3 passed, nothing left over")
+
+
+async def test_unused_keys_are_swept(
+    object_place: ObjectPlace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault_table: FaultTable
+) -> None:
+    """A data key goes after its last segment, on every kind of store; what is left of the archive can be read, and the
+    backup passes V3."""
+    monkeypatch.setattr(audit_module, "KEY_REST", timedelta(0))
+    monkeypatch.setattr(prune_module, "ORPHAN_AGE", timedelta(0))
+    async with object_place.open() as store:
+        parts = parts_on(tmp_path, store)
+        made = await parts.proven(Kind.DAILY)
+        for process in (parts, again(parts, store=store)):
+            parts.registry.write(2)
+            async with process.repository.leases.held("archive") as lease:
+                await process.ship._begin()
+                await process.ship.step(lease)
+        first, second = await parts.archive.next_keys(None, 10)
+        keys = await parts.repository.keys.ids()
+        await store.delete(layout.segment(first.epoch, first.first, first.last))
+        written = await store.now()
+
+        async def later() -> bool:
+            return await store.now() > written + timedelta(seconds=1)
+
+        await eventually(later)
+
+        await parts.audit.round()
+        await parts.prune.apply()
+
+        fresh = again(parts, store=store)
+        await fresh.archive.read(second)
+        found = await fresh.look(made.id)
+        left = await fresh.repository.keys.ids()
+
+    assert found.passed
+    assert (len(keys), len(left)) == (3, 2)
+    fault_table("G1", f"unused keys swept on {object_place.name}", "archive read, V3 passed")
 
 
 async def test_a_backup_that_is_taken_out_is_missed(
@@ -87,11 +129,15 @@ async def test_a_locked_backup_is_not_deleted(s3_server: S3Server, tmp_path: Pat
 
 
 async def test_a_copy_is_verified_where_it_lies(
-    object_place: ObjectPlace, tmp_path: Path, fault_table: FaultTable
+    object_place: ObjectPlace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault_table: FaultTable
 ) -> None:
-    """V3 in the second store, of every kind, with evidence that is kept there; the first one's is not taken for it."""
+    """V3 in the second store, of every kind, with evidence that is kept there; the first one's is not taken for it. Its
+    archive is read again there as well, and where that is broken is told of that store alone."""
     parts = make_parts(tmp_path, clock=RealClock())
     parts.registry.write(6)
+    async with parts.repository.leases.held("archive") as lease:
+        await parts.ship._begin()
+        await parts.ship.step(lease)
     made = await parts.proven(Kind.DAILY)
     async with object_place.open() as store:
         copying = Copying(parts.repository, store)
@@ -100,10 +146,24 @@ async def test_a_copy_is_verified_where_it_lies(
         before = await there.repository.catalog.get(made.id)
         verify = parts.verify.at(there.repository, "second")
         await verify.run(made.id, Level.V3, parts.running())
-        audit = ArchiveAudit(parts.repository, parts.archive)
-        status = Status(parts.registry, parts.archive, parts.repository.catalog, None, audit)
-        told = await status.store(NamedStore("second", "of the test", store, copying.catalog))
+        await there.audit.round()
+        status = Status(parts.registry, parts.archive, parts.repository.catalog, None, parts.audit)
+        told = await status.store(NamedStore("second", "of the test", store, copying.catalog, there.audit))
+        [segment] = await there.archive.next_keys(None, 10)
+        name = layout.segment(segment.epoch, segment.first, segment.last)
+        content, _ = await store.get(name)
+        await store.put(name, content[:-1] + bytes([content[-1] ^ 1]))
+        monkeypatch.setattr(audit_module, "EVERY", timedelta(0))
+        await again(parts, store=store).audit.round()
+        broken = await status.store(NamedStore("second", "of the test", store, copying.catalog, there.audit))
+        first = await status.store(
+            NamedStore("first", "of the test", parts.store, parts.repository.catalog, parts.audit)
+        )
 
     assert before.level is Level.V0
     assert (told.newest, told.verified) == (made.id, made.id)
+    assert (told.audited is not None, told.breaks) == (True, ())
+    assert len(broken.breaks) == 1
+    assert f"broken at {broken.breaks[0]}" in broken.problem
+    assert (first.breaks, "broken" in first.problem + told.problem) == ((), False)
     fault_table("G1", f"V3 in a second store, {object_place.name}", "evidence of its own, told by GetStoreStatus")

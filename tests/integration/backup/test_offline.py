@@ -319,7 +319,20 @@ def test_restore_onto_a_fresh_server(
     with BlockingSchemas(registry.target) as schemas:
         assert schemas.register("new", '{"title": "new"}') > ARCHIVED + LOST
 
-    # The same database is live now: what it has and a backup has not must be given up in so many words.
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_restore_over_a_live_registry(disaster: Disaster, fresh: Fresh, make_service: MakeService) -> None:
+    """What the database has and a backup has not must be given up in so many words: without them nothing changes, with
+    them what was prepared is used."""
+    restored = disaster.run("restore", "--latest", url=fresh.url)
+    assert restored.status == 0, restored.output
+    registry = make_service(fresh.url)
+    registry.start()
+    with BlockingSchemas(registry.target) as schemas:
+        schemas.register("new", '{"title": "new"}')
+    texts = subjects(registry)
+
     refused = disaster.run("restore", "--backup", disaster.backups[0], url=fresh.url)
 
     assert (refused.status, refused.lines[-1]["reason"]) == (1, errors.LossWindowChanged.reason)

@@ -73,8 +73,21 @@ async def test_figures_are_read() -> None:
     assert set(found) == set(QUERIES)
     assert found["cpu_cores"] == [Figure(START, 1.5), Figure(START + timedelta(seconds=600), 2000.0)]
     assert {each["step"] for each in asked} == {"6480"}
-    assert all("WINDOW" not in each["query"] for each in asked)
+    assert not any(word in each["query"] for each in asked for word in ("STEP", "TILE"))
+    assert any("[6480s:300s]" in each["query"] for each in asked)
     assert {(each["start"], each["end"]) for each in asked} == {(f"{second:.0f}", f"{END.timestamp():.0f}")}
+
+
+async def test_the_newest_point_is_now() -> None:
+    """Points are counted back from the end; what a query looks at in one point does not grow with the window."""
+    with answering(lambda _: (200, matrix())) as (url, asked):
+        await Prometheus(url, 5).figures(END - timedelta(seconds=1000), END)
+        await Prometheus(url, 5).figures(END - timedelta(days=400), END)
+
+    day, year = asked[0], asked[-1]
+    assert (float(day["end"]) - float(day["start"])) == 900
+    assert (day["step"], year["step"]) == ("300", "86400")
+    assert any("[86400s:1800s]" in each["query"] for each in asked)
 
 
 async def test_nothing_recorded_is_no_figure() -> None:

@@ -9,10 +9,11 @@ import pytest
 
 from llm_schema_registry import errors
 from llm_schema_registry.objects.directory import DirectoryStore
+from llm_schema_registry.operations.forgetting import KEEP_DAYS
 from services.admin.domain.recovery import Recovery, RecoveryState, Spec, Target, TargetKind
-from services.admin.usecases.recovery_journal import RecoveryJournal
+from services.admin.usecases.recovery_journal import PLANS, RecoveryJournal
 from services.backup.adapters.recipients import system_dice
-from tests.backup_parts import NOON
+from tests.backup_parts import NOON, HandClock
 
 ID = "01KAX7H2E9P4Z8D3F6G5J1K0MC"
 BEGUN = Recovery(ID, RecoveryState.RUNNING, Spec(Target(TargetKind.LATEST)), "ann", NOON)
@@ -55,3 +56,24 @@ async def test_what_is_not_there(journal: RecoveryJournal, tmp_path: Path) -> No
     (tmp_path / "recoveries" / ID / "000001.json").write_text("{}")
     with pytest.raises(errors.BackupDamaged, match="000001"):
         await journal.get(ID)
+
+
+async def test_old_plans_go(tmp_path: Path) -> None:
+    """A plan is kept as long as its operation, and not longer; a recovery is kept for ever."""
+    clock = HandClock()
+    store = DirectoryStore(tmp_path, clock.now)
+    journal = RecoveryJournal(store, system_dice)
+    kept = await journal.write(BEGUN)
+    for number in range(3):
+        await journal.plan(replace(BEGUN, id=f"{ID[:-1]}{number}"))
+    clock.move(days=KEEP_DAYS, seconds=-1)
+    await journal.plan(BEGUN)
+
+    await journal.forget_old_plans()
+    before = [each.key async for each in store.list(PLANS)]
+    clock.move(seconds=2)
+    await journal.forget_old_plans()
+
+    assert len(before) == 4
+    assert [each.key async for each in store.list(PLANS)] == [f"{PLANS}{ID}.json"]
+    assert await journal.list() == [kept]

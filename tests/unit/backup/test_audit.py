@@ -123,8 +123,8 @@ async def test_a_break_is_told_with_its_positions_until_it_is_gone(
         tip = Tip(1, 6, b"x" * 32 if damage == "of another chain" else segment.previous_sha256)
         await process.archive.ship(tip, await parts.registry.head(), segment.changes)
         if damage.startswith("sealed"):
-            assert process.archive._key is not None
-            await parts.repository.keys.remove(process.archive._key.id)
+            assert process.archive._sealing is not None
+            await parts.repository.keys.remove(process.archive._sealing.key.id)
 
     found: list[Break] = []
     for _ in range(4):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from llm_schema_registry import errors
 from llm_schema_registry.objects.directory import DirectoryStore
+from llm_schema_registry.objects.store import ObjectDamaged, Stored
 from services.backup.domain import layout
 from services.backup.domain.model import Level
 from services.backup.usecases.archive import Tip
@@ -68,6 +70,57 @@ async def test_the_copy_alone_is_enough(stores: Stores, fault_table: FaultTable)
     assert (await there.repository.catalog.get(made.id)).level is Level.V3
     assert len(await there.archive.spans()) == 1
     fault_table("T31", "first store lost, the copy alone", "V3 passes in the copy")
+
+
+async def test_no_copy_is_there_before_its_key(stores: Stores) -> None:
+    """What is copied can be opened in the copy alone at that very moment, also what is written meanwhile."""
+    inner, opened = stores.second.put, []
+    other = again(stores.parts)
+
+    async def put(key: str, content: bytes, **options: Any) -> Stored:
+        stored = await inner(key, content, **options)
+        there = stores.there()
+        if segment := layout.segment_of(key):
+            await there.archive.read(segment)
+            opened.append(key)
+            if len(opened) == 1:
+                # Another process archives and backs up, each under a key of its own.
+                other.registry.write(2)
+                await other.archive.ship(Tip(1, 2, None), await other.registry.head(), other.registry.history[2:])
+                await other.backup()
+        if backup_id := layout.manifest_of(key):
+            assert (await there.look(backup_id)).passed
+            opened.append(key)
+        return stored
+
+    stores.second.put = put  # type: ignore[method-assign]
+    await stores.ship(0)
+    await stores.copying.round()
+    await stores.copying.round()
+
+    assert len(opened) == 3
+
+
+async def test_a_key_that_is_damaged_here_stays_there(stores: Stores, tmp_path: Path) -> None:
+    """What a rotation wrote here and nobody can read takes nothing away from the copy."""
+    await stores.ship(0)
+    await stores.copying.round()
+    recipients = (*stores.parts.recipients, recipient(tmp_path, "new"))
+    await again(stores.parts, recipients=recipients).repository.keys.rotate(dry_run=False)
+    [document] = [each.key async for each in stores.parts.store.list(layout.KEYS)]
+    inner = stores.parts.store.get
+
+    async def get(key: str) -> tuple[bytes, Stored]:
+        if key == document:
+            raise ObjectDamaged("it rotted, by the test")
+        return await inner(key)
+
+    stores.parts.store.get = get  # type: ignore[method-assign]
+    await stores.copying.round()
+
+    assert "rotted" in stores.copying.state.problem
+    there = stores.there()
+    assert [await there.archive.read(segment) for segment in await there.archive.next_keys(None, 10)]
 
 
 async def test_a_copy_that_was_down_catches_up(stores: Stores, fault_table: FaultTable) -> None:

@@ -8,12 +8,13 @@ from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from llm_schema_registry import errors
 from llm_schema_registry.operations.leases import LeaseTimes
+from llm_schema_registry.operations.operation import Subject
 from llm_schema_registry.operations.operations import Operations
 from services.backup.adapters.recipients import system_dice
 from services.backup.domain import layout
@@ -23,7 +24,9 @@ from services.backup.usecases import keeping as module
 from services.backup.usecases.audit import ArchiveAudit
 from services.backup.usecases.catalog import Entry, Listing
 from services.backup.usecases.copying import Copying
+from services.backup.usecases.drill import Drill
 from services.backup.usecases.keeping import Hands, Keeping, Plans, SecondHands
+from services.backup.usecases.prepare import Prepare
 from services.backup.usecases.remarks import Evidence
 from services.backup.usecases.status import NamedStore, Status
 from tests.backup_parts import NOON, Parts, again, make_parts
@@ -56,7 +59,7 @@ def keep(parts: Parts, *schedules: Schedule, **changes: Any) -> Keeping:
     audit = ArchiveAudit(parts.repository, parts.archive)
     second = changes.get("second")
     hands = Hands(operations, parts.make, parts.verify, drill, parts.prune, swap, audit, second)
-    plans = Plans(schedules, None, changes.get("enabled", True))
+    plans = Plans(schedules, changes.get("drill_schedule"), changes.get("enabled", True))
 
     def report(event: str, **facts: object) -> None:
         parts.reported.append(f"{event} {facts}")
@@ -304,9 +307,9 @@ async def test_copies_are_read_in_the_second_store(parts: Parts, tmp_path: Path)
     made = await parts.proven(Kind.DAILY)
     there = again(parts, store_folder=tmp_path / "second")
     copying = Copying(parts.repository, there.store)
-    second = SecondHands(copying, parts.verify.at(there.repository, "second"), there.prune)
+    second = SecondHands(copying, parts.verify.at(there.repository, "second"), there.prune, there.audit)
     keeping = keep(parts, HOURLY, second=second)
-    store = NamedStore("second", "of the test", there.store, copying.catalog)
+    store = NamedStore("second", "of the test", there.store, copying.catalog, there.audit)
     status = Status(parts.registry, parts.archive, parts.repository.catalog, None, keeping._hands.audit)
 
     await keeping.copy()
@@ -343,9 +346,58 @@ async def test_a_broken_archive_is_told_once(parts: Parts) -> None:
     assert [each.startswith("the archive is broken") and "1/1 to 1/3" in each for each in parts.reported] == [True]
 
 
+async def test_a_broken_copy_of_the_archive_is_told_as_such(parts: Parts, tmp_path: Path) -> None:
+    """What rots in the second store alone is found there, and the first one's archive is known to be whole."""
+    async with parts.repository.leases.held("archive") as lease:
+        await parts.ship._begin()
+        await parts.ship.step(lease)
+    there = again(parts, store_folder=tmp_path / "second")
+    copying = Copying(parts.repository, there.store)
+    second = SecondHands(copying, parts.verify.at(there.repository, "second"), there.prune, there.audit)
+    keeping = keep(parts, second=second)
+    await keeping.copy()
+    there.flip(layout.segment(1, 1, 3), -1)
+
+    for name in ("audit of the archive", "audit of the second store"):
+        await keeping._do(next(each for each in keeping._chores if each.name == name))
+
+    assert [each.startswith("the archive in the second store is broken") for each in parts.reported] == [True]
+    assert "1/1 to 1/3" in parts.reported[0]
+    assert await keeping._hands.audit.check() is None
+
+
+async def test_a_forged_drill_is_told_once_and_delays_none(parts: Parts) -> None:
+    """A drill is due although somebody put a record of a later one into the bucket; that is reported when it is new."""
+    await parts.proven()
+    await parts.store.put(layout.drill(NOON + timedelta(days=100)), b"{}")
+    tried: list[object] = []
+
+    async def run(running: object) -> Subject:
+        tried.append(running)
+        return Subject("drill", "")
+
+    drill = Drill(parts.repository, cast("Prepare", None))
+    drill.run = run  # type: ignore[method-assign]
+    keeping = keep(parts, drill=drill, drill_schedule=Schedule(Kind.MANUAL, "0 13 * * *"))
+    parts.clock.move(hours=2)
+
+    for _ in range(2):
+        await keeping.drill_due()
+
+    assert len(tried) == 2
+    assert [each.startswith("record of a drill passed over") for each in parts.reported] == [True]
+
+
 async def test_without_schedules_nothing_is_made_or_deleted(parts: Parts) -> None:
     """What is switched off does nothing; what a restore kept is still dropped when its time is over."""
     names = {chore.name for chore in keep(parts, enabled=False)._chores}
 
-    assert not names & {"backups", "verification", "drill", "retention", "audit of the archive"}
+    assert not names & {
+        "backups",
+        "verification",
+        "drill",
+        "retention",
+        "audit of the archive",
+        "audit of the second store",
+    }
     assert "kept databases" in names

@@ -346,7 +346,7 @@ async def test_the_copy_deletes_only_what_the_first_no_longer_has(parts: Parts, 
     rules = replace(parts.prune._rules, policy=Policy(hourly=1, daily=1, monthly=1, floor=1, share_max=1.0))
     origin = Origin(parts.repository.catalog, parts.archive)
     copy_of = again(parts)
-    copy_prune = Prune(copy_of.repository, copy_of.archive, rules, origin)
+    copy_prune = Prune(copy_of.repository, copy_of.archive, copy_of.audit, rules, origin)
 
     planned = await copy_prune.plan()
 

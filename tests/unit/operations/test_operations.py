@@ -13,6 +13,7 @@ from llm_schema_registry import errors
 from llm_schema_registry.objects.directory import DirectoryStore
 from llm_schema_registry.operations import keys
 from llm_schema_registry.operations import operations as module
+from llm_schema_registry.operations.forgetting import KEEP_DAYS
 from llm_schema_registry.operations.operation import Operation, OperationKind, StepState, Subject
 from llm_schema_registry.operations.operations import Operations, Request, Running
 from services.backup.adapters.recipients import system_dice
@@ -321,7 +322,7 @@ async def test_old_records_are_forgotten(replicas: Replicas) -> None:
     replicas.go.set()
     old = await replicas.begin()
     await replicas.recorded(old.name, done=True)
-    replicas.clock.move(days=module.KEEP_DAYS, seconds=1)
+    replicas.clock.move(days=KEEP_DAYS, seconds=1)
     young = await replicas.begin()
 
     assert await replicas.other.forget_old() == 1
