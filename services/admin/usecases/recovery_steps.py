@@ -330,11 +330,15 @@ class RecoverySteps:
             pause = (self._clock.now() - recovery.fence_time).total_seconds()
         await course.note(write_pause_seconds=pause)
         told = f"the registry serves epoch {recovery.epoch}"
-        return Told(f"{told}; not reached, the database lets them not write: {missing}" if missing else told)
+        if missing:
+            told = f"{told}; not reached, the database lets them not write: {_problems(missing)}"
+        if left := _left_fenced(recovery, missing):
+            told = f"{told}; {left}"
+        return Told(told)
 
-    async def _served(self, epoch: int) -> str:
-        """Returns once every replica that answers serves an epoch; says which do not answer. Raises errors.PeerFailed
-        when one does not come to serve, errors.PeerUnreachable when none answers."""
+    async def _served(self, epoch: int) -> Sequence[Replica]:
+        """The replicas that do not answer, once every other one serves an epoch. Raises errors.PeerFailed when one does
+        not come to serve, errors.PeerUnreachable when none answers."""
         loop = asyncio.get_running_loop()
         ends, alone_since = loop.time() + SERVING_SECONDS_MAX, 0.0
         while True:
@@ -342,11 +346,11 @@ class RecoverySteps:
             behind = [each for each in found if each.process and not await self._serves(each, epoch)]
             missing = [each for each in found if not each.process]
             if not behind and not missing:
-                return ""
+                return missing
             if not behind and len(missing) < len(found):
                 alone_since = alone_since or loop.time()
                 if loop.time() >= alone_since + MISSING_SECONDS:
-                    return _problems(missing)
+                    return missing
             if loop.time() >= ends:
                 names = ", ".join(each.address.target for each in behind)
                 if names:
@@ -375,6 +379,16 @@ class RecoverySteps:
 
 def _fence_mode(recovery: Recovery) -> State | None:
     return {Traffic.FENCE_WRITES: State.READ_ONLY, Traffic.STOP_FIRST: State.MAINTENANCE}.get(recovery.spec.traffic)
+
+
+def _left_fenced(recovery: Recovery, missing: Sequence[Replica]) -> str:
+    """Which replicas the fence has changed and nobody has changed back, in words; empty for none."""
+    mode = _fence_mode(recovery)
+    had = {each.address.target: recovery.modes.get(each.address.target) for each in missing}
+    left = [
+        target for target, before in had.items() if before in {State.SERVING, State.READ_ONLY} and before is not mode
+    ]
+    return f"when they return they are {mode.name} until SetMode: {', '.join(left)}" if mode and left else ""
 
 
 def _unfenced() -> Told:
