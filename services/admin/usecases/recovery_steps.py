@@ -234,9 +234,21 @@ class RecoverySteps:
 
     async def _restore(self, course: Course) -> Told:
         spec = course.recovery.spec
+        if course.recovery.step(course.name).attempts > 1:
+            await self._choose_again(course)
         ended = await self._work.done(course, "prepare", Prepare(spec.target, course.recovery.backup_id))
         await course.note(restore_id=ended.made)
         return Told(f"restore {ended.made} is prepared")
+
+    async def _choose_again(self, course: Course) -> None:
+        """Another backup, read in full, where the one that was chosen did not lead to a registry."""
+        target = course.recovery.spec.target
+        chosen = (await self._work.patient(lambda: self._work.restores.outlook(target))).backup_id
+        if chosen == course.recovery.backup_id:
+            return
+        await course.note(backup_id=chosen)
+        if not await self._lately(chosen):
+            await self._verified(course, V3)
 
     async def _drop(self, course: Course) -> Told:
         restores, recovery = self._work.restores, course.recovery

@@ -79,6 +79,26 @@ async def test_damaged_data_under_load(place: Site) -> None:
     assert (await registry_tools.run(url, "check")).result["problems"] == []
 
 
+async def test_damage_that_a_backup_holds(place: Site) -> None:
+    """A backup that was made of damaged data leads to no registry: the recovery stands still with what served before,
+    says so, and resumed it begins from the backup before that one; nothing acknowledged is lost."""
+    url, ledger = database_of(place.registry), Ledger()
+    sound = await make_backup(place.backup)
+    await serves(place.registry, ledger, "later")
+    await damage(url)
+    damaged = await make_backup(place.backup)
+
+    stopped = await place.failed(await place.start(cause="rows are gone"))
+    recovery = await place.done(await place.resume(stopped.metadata["recovery_id"]))
+
+    assert isinstance(stopped, errors.RecoveryStopped)
+    assert damaged.id in stopped.message
+    assert recovery.backup_id == sound.id
+    assert await registry_tools.value(url, "SELECT count(*) FROM registry.versions WHERE subject LIKE 'filled-%'") == 5
+    assert await ledger.lost(url) == {}
+    assert (await registry_tools.run(url, "check")).result["problems"] == []
+
+
 async def test_plan(place: Site) -> None:
     """A dry run says what each step would do and what would be lost, and changes nothing."""
     made = await make_backup(place.backup)
