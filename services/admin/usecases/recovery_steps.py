@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from llm_schema_registry import errors
 from llm_schema_registry.operations.ports import Clock
@@ -145,7 +145,8 @@ class RecoverySteps:
 
     async def _preflight(self, course: Course) -> Told:
         told, outlook = await self._look(course.recovery)
-        await course.note(loss=_at_swap(outlook.loss, course.recovery))
+        archived = None if outlook.loss.readable else await self._work.restores.archived_time()
+        await course.note(loss=_at_swap(outlook.loss, course.recovery), archived_time=archived)
         return Told(told)
 
     async def _fence(self, course: Course) -> Told:
@@ -283,15 +284,11 @@ class RecoverySteps:
             await self._require_accepted(course, before)
         work = Activate(recovery.restore_id, recovery.spec.confirmation)
         active = await self._work.swapped(course, work, RestoreState.ACTIVE)
-        loss = course.recovery.loss
-        lost = loss is not None and loss.changes and active.place_time is not None
-        assert active.place_time is not None or not lost
-        age = (recovery.start_time - active.place_time).total_seconds() if lost and active.place_time else 0.0
         await course.note(
             epoch=active.epoch,
             place_time=active.place_time,
             write_outage_seconds=active.write_outage_seconds,
-            recovery_point_seconds=max(0.0, age),
+            recovery_point_seconds=_recovery_point(course.recovery, active.place_time),
         )
         problems = _problems(await self._steer.flush_caches([REGISTRY]))
         told = f"epoch {active.epoch} serves; writes were refused for {active.write_outage_seconds or 0.0:.2f} s"
@@ -391,6 +388,16 @@ class RecoverySteps:
 
 def _fence_mode(recovery: Recovery) -> State | None:
     return {Traffic.FENCE_WRITES: State.READ_ONLY, Traffic.STOP_FIRST: State.MAINTENANCE}.get(recovery.spec.traffic)
+
+
+def _recovery_point(recovery: Recovery, place_time: datetime | None) -> float:
+    """Seconds before the recovery's begin of which writes may be lost. Of a live database that could not be read nobody
+    knows the last ones: those since the newest change that came back, or since the archive last had everything."""
+    loss = recovery.loss
+    if loss is None or (loss.readable and not loss.changes):
+        return 0.0
+    known = [each for each in (place_time, None if loss.changes else recovery.archived_time) if each is not None]
+    return max(0.0, (recovery.start_time - max(known)).total_seconds()) if known else 0.0
 
 
 def _left_fenced(recovery: Recovery, missing: Sequence[Replica]) -> str:

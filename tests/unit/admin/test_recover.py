@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +184,10 @@ class World:
         """See Restores."""
         assert self.restore is not None, restore_id
         self.restore = replace(self.restore, state=RestoreState.RELEASED)
+
+    async def archived_time(self) -> datetime | None:
+        """See Restores."""
+        return NOON - timedelta(seconds=4)
 
     async def estimates(self) -> Estimates:
         """See Restores."""
@@ -457,6 +461,16 @@ async def test_a_replica_that_is_away_behind_the_fence(
     assert world.modes == {"a:1": State.SERVING, "b:1": State.READ_ONLY}
     assert "b:1 does not answer" in done.step(StepName.RESUME).message
     assert "READ_ONLY until SetMode: b:1" in done.step(StepName.RESUME).message
+
+
+async def test_recovery_point_without_the_database(admin: Admin, world: World) -> None:
+    """Of a database that is gone nobody knows the last writes: told is the time since the archive had everything."""
+    world.live = Live.ABSENT
+
+    await admin.start()
+
+    [recovery] = await admin.recover.list()
+    assert (recovery.state, recovery.recovery_point_seconds) == (RecoveryState.DONE, 4.0)
 
 
 async def test_what_was_restored_is_gone(admin: Admin, world: World) -> None:
