@@ -25,10 +25,10 @@ WAIT_SECONDS_MAX = 110
 
 
 class BackupCalls:
-    """The services of a backup process, called over a channel."""
+    """The services of a backup process, called over a channel; over one without TLS unless another is given."""
 
-    def __init__(self, target: str) -> None:
-        self.channel = grpc.aio.insecure_channel(target)
+    def __init__(self, target: str, channel: grpc.aio.Channel | None = None) -> None:
+        self.channel = channel or grpc.aio.insecure_channel(target)
         self.backups = backup_service_pb2_grpc.BackupServiceStub(self.channel)
         self.restores = restore_service_pb2_grpc.RestoreServiceStub(self.channel)
         self.operations = operation_service_pb2_grpc.OperationServiceStub(self.channel)

@@ -243,6 +243,10 @@ class Restores(Protocol):
         """Drops what a restore keeps beside the live database. May be repeated."""
         ...
 
+    async def archived_time(self) -> datetime | None:
+        """Until when everything that was committed is in the archive; None when that is not known."""
+        ...
+
     async def estimates(self) -> Estimates:
         """How long steps took in the newest backup, verification and drill."""
         ...

@@ -29,6 +29,9 @@ from tests.restore_site import FAILPOINTS, Ledger, existing, make_backup, serves
 pytestmark = [pytest.mark.slow, pytest.mark.rotating(4), pytest.mark.timeout(400)]
 
 
+RECOVERY_POINT_SECONDS_MAX = 60.0
+
+
 def s3_options(server: S3Server, bucket: str) -> dict[str, object]:
     """Options of a service that keeps its objects in a bucket."""
     return {
@@ -95,7 +98,8 @@ async def test_database_that_is_gone(
 
         assert recovery.state == recovery_pb2.RECOVERY_STATE_DONE, states(recovery)
         assert states(recovery)["safety"] == "skipped"
-        assert recovery.recovery_point.ToNanoseconds() == 0
+        # How long it took until the recovery began, and a little more: when the database died nobody knows.
+        assert 0 < recovery.recovery_point.ToTimedelta().total_seconds() < RECOVERY_POINT_SECONDS_MAX
         assert await ledger.lost(url) == {}
         await serves(registry, ledger, "after")
         assert ledger.twice == []

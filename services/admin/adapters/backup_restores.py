@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from datetime import UTC
+from datetime import UTC, datetime
 
 from llm_schema_registry import errors
 from llm_schema_registry.backup.v1 import backup_pb2, restore_pb2
@@ -104,6 +104,13 @@ class BackupRestores:
         async with self._peer.client() as client:
             request = pb.ReleaseRestoreRequest(restore_id=restore_id)
             await client.call(client.restores.ReleaseRestore, request, timeout_seconds=RELEASE_SECONDS)
+
+    async def archived_time(self) -> datetime | None:
+        """See Restores."""
+        async with self._peer.client() as client:
+            answer = await client.call(client.backups.GetArchiveStatus, backups_pb.GetArchiveStatusRequest())
+        known = answer.status.HasField("heartbeat_time")
+        return answer.status.heartbeat_time.ToDatetime(tzinfo=UTC) if known else None
 
     async def estimates(self) -> Estimates:
         """See Restores."""

@@ -206,7 +206,8 @@ class Recovery:
     """A recovery as it stands. number: of the journal's entry.
 
     modes: what each registry replica was in before the fence, by address. place_time: of the newest change that was
-    brought back. fence_time: when the replicas stopped taking writes. epoch: that the swap began.
+    brought back. archived_time: until when everything is in the archive, of a live database that cannot be read.
+    fence_time: when the replicas stopped taking writes. epoch: that the swap began.
     """
 
     id: str
@@ -224,6 +225,7 @@ class Recovery:
     modes: Mapping[str, State] = field(default_factory=dict)
     fence_time: datetime | None = None
     place_time: datetime | None = None
+    archived_time: datetime | None = None
     epoch: int = 0
     write_outage_seconds: float | None = None
     write_pause_seconds: float | None = None

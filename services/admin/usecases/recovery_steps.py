@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from llm_schema_registry import errors
 from llm_schema_registry.operations.ports import Clock
@@ -145,7 +145,8 @@ class RecoverySteps:
 
     async def _preflight(self, course: Course) -> Told:
         told, outlook = await self._look(course.recovery)
-        await course.note(loss=_at_swap(outlook.loss, course.recovery))
+        archived = None if outlook.loss.readable else await self._work.restores.archived_time()
+        await course.note(loss=_at_swap(outlook.loss, course.recovery), archived_time=archived)
         return Told(told)
 
     async def _fence(self, course: Course) -> Told:
@@ -234,9 +235,21 @@ class RecoverySteps:
 
     async def _restore(self, course: Course) -> Told:
         spec = course.recovery.spec
+        if course.recovery.step(course.name).attempts > 1:
+            await self._choose_again(course)
         ended = await self._work.done(course, "prepare", Prepare(spec.target, course.recovery.backup_id))
         await course.note(restore_id=ended.made)
         return Told(f"restore {ended.made} is prepared")
+
+    async def _choose_again(self, course: Course) -> None:
+        """Another backup, read in full, where the one that was chosen did not lead to a registry."""
+        target = course.recovery.spec.target
+        chosen = (await self._work.patient(lambda: self._work.restores.outlook(target))).backup_id
+        if chosen == course.recovery.backup_id:
+            return
+        await course.note(backup_id=chosen)
+        if not await self._lately(chosen):
+            await self._verified(course, V3)
 
     async def _drop(self, course: Course) -> Told:
         restores, recovery = self._work.restores, course.recovery
@@ -271,15 +284,11 @@ class RecoverySteps:
             await self._require_accepted(course, before)
         work = Activate(recovery.restore_id, recovery.spec.confirmation)
         active = await self._work.swapped(course, work, RestoreState.ACTIVE)
-        loss = course.recovery.loss
-        lost = loss is not None and loss.changes and active.place_time is not None
-        assert active.place_time is not None or not lost
-        age = (recovery.start_time - active.place_time).total_seconds() if lost and active.place_time else 0.0
         await course.note(
             epoch=active.epoch,
             place_time=active.place_time,
             write_outage_seconds=active.write_outage_seconds,
-            recovery_point_seconds=max(0.0, age),
+            recovery_point_seconds=_recovery_point(course.recovery, active.place_time),
         )
         problems = _problems(await self._steer.flush_caches([REGISTRY]))
         told = f"epoch {active.epoch} serves; writes were refused for {active.write_outage_seconds or 0.0:.2f} s"
@@ -330,11 +339,15 @@ class RecoverySteps:
             pause = (self._clock.now() - recovery.fence_time).total_seconds()
         await course.note(write_pause_seconds=pause)
         told = f"the registry serves epoch {recovery.epoch}"
-        return Told(f"{told}; not reached, the database lets them not write: {missing}" if missing else told)
+        if missing:
+            told = f"{told}; not reached, the database lets them not write: {_problems(missing)}"
+        if left := _left_fenced(recovery, missing):
+            told = f"{told}; {left}"
+        return Told(told)
 
-    async def _served(self, epoch: int) -> str:
-        """Returns once every replica that answers serves an epoch; says which do not answer. Raises errors.PeerFailed
-        when one does not come to serve, errors.PeerUnreachable when none answers."""
+    async def _served(self, epoch: int) -> Sequence[Replica]:
+        """The replicas that do not answer, once every other one serves an epoch. Raises errors.PeerFailed when one does
+        not come to serve, errors.PeerUnreachable when none answers."""
         loop = asyncio.get_running_loop()
         ends, alone_since = loop.time() + SERVING_SECONDS_MAX, 0.0
         while True:
@@ -342,11 +355,11 @@ class RecoverySteps:
             behind = [each for each in found if each.process and not await self._serves(each, epoch)]
             missing = [each for each in found if not each.process]
             if not behind and not missing:
-                return ""
+                return missing
             if not behind and len(missing) < len(found):
                 alone_since = alone_since or loop.time()
                 if loop.time() >= alone_since + MISSING_SECONDS:
-                    return _problems(missing)
+                    return missing
             if loop.time() >= ends:
                 names = ", ".join(each.address.target for each in behind)
                 if names:
@@ -375,6 +388,26 @@ class RecoverySteps:
 
 def _fence_mode(recovery: Recovery) -> State | None:
     return {Traffic.FENCE_WRITES: State.READ_ONLY, Traffic.STOP_FIRST: State.MAINTENANCE}.get(recovery.spec.traffic)
+
+
+def _recovery_point(recovery: Recovery, place_time: datetime | None) -> float:
+    """Seconds before the recovery's begin of which writes may be lost. Of a live database that could not be read nobody
+    knows the last ones: those since the newest change that came back, or since the archive last had everything."""
+    loss = recovery.loss
+    if loss is None or (loss.readable and not loss.changes):
+        return 0.0
+    known = [each for each in (place_time, None if loss.changes else recovery.archived_time) if each is not None]
+    return max(0.0, (recovery.start_time - max(known)).total_seconds()) if known else 0.0
+
+
+def _left_fenced(recovery: Recovery, missing: Sequence[Replica]) -> str:
+    """Which replicas the fence has changed and nobody has changed back, in words; empty for none."""
+    mode = _fence_mode(recovery)
+    had = {each.address.target: recovery.modes.get(each.address.target) for each in missing}
+    left = [
+        target for target, before in had.items() if before in {State.SERVING, State.READ_ONLY} and before is not mode
+    ]
+    return f"when they return they are {mode.name} until SetMode: {', '.join(left)}" if mode and left else ""
 
 
 def _unfenced() -> Told:

@@ -149,6 +149,9 @@ class _Running:
         assert self._process is not None
         status = await self._patiently(self._process.wait())
         await self._hear()
+        if self._feeder is not None and status == 0 and not may_leave_input:
+            # A program that knows where its input ends may be gone before the source has said that nothing more comes.
+            await self._patiently(asyncio.wait([self._feeder]))
         if self._feeder is not None and self._feeder.done() and not self._feeder.cancelled():
             self._feeder.result()
         if status != 0:

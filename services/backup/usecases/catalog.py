@@ -28,7 +28,7 @@ from services.backup.domain import chain, layout, manifest
 from services.backup.domain.chain import Link
 from services.backup.domain.documents import DocumentInvalid, Signer, Verifier, decode_signed
 from services.backup.domain.manifest import ManifestInvalid
-from services.backup.domain.model import Level, Manifest, Verification
+from services.backup.domain.model import Kind, Level, Manifest, Verification
 from services.backup.domain.remarks import Tombstone
 from services.backup.usecases.remarks import Evidence, Remarks, RemarkStore
 
@@ -61,6 +61,13 @@ class Entry:
         for each in reversed(self.evidence):
             good = max(good, each.level) if each.passed else Level(min(good, max(0, each.level - 1)))
         return good
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether it may hold what a restore is to undo: a safety backup, or one that was restored and did not make a
+        registry."""
+        restored = next((each for each in self.evidence if each.level >= Level.V4), None)
+        return self.manifest.kind is Kind.SAFETY or (restored is not None and not restored.passed)
 
     @property
     def verified_time(self) -> datetime | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -15,7 +15,7 @@ from llm_schema_registry.operations.operation import OperationKind, Subject
 from llm_schema_registry.operations.operations import Running
 from services.backup.domain.forks import LineUnknown, known_lines, shared_position
 from services.backup.domain.layout import SegmentKey
-from services.backup.domain.model import Epoch, Head, Level, Place, StoredChange
+from services.backup.domain.model import Epoch, Head, Level, Place, StoredChange, Verification
 from services.backup.domain.restore import LossWindow, Restore, RestoreState
 from services.backup.domain.targets import Base, Cut, Known, Latest, RestorePlan, Target, Unreachable, plan
 from services.backup.ports import Places
@@ -25,7 +25,7 @@ from services.backup.usecases.journal import Journal
 from services.backup.usecases.reading import DumpReader
 from services.backup.usecases.repository import RESTORING, Repository
 from services.backup.usecases.scratch import Scratch
-from services.backup.usecases.verify import differences
+from services.backup.usecases.verify import PROBLEMS_MAX, differences
 
 PAGE = 1000
 PAGE_BYTES = 8 * 1024 * 1024
@@ -93,6 +93,12 @@ class Outlook:
     place: Place
     window: LossWindow
     survey: Survey
+
+
+def _base(entry: Entry, *, trusted: bool = True) -> Base:
+    """A backup to begin from; one that is not trusted only tells where the history has been."""
+    manifest = entry.manifest
+    return Base(entry.id, manifest.place, manifest.facts.time, entry.level if trusted else None)
 
 
 def measure(survey: Survey, place: Place) -> LossWindow:
@@ -182,17 +188,20 @@ class Prepare:
     async def way(self, target: Target, level: Level, survey: Survey, base_id: str = "") -> RestorePlan:
         """The way to the target. Raises errors.TargetUnreachable, which says what can be reached.
 
-        base_id: the backup to begin from; empty for the newest one before the target.
+        base_id: the backup to begin from; empty for the newest one before the target, of which a doubtful one is the
+        last choice.
         """
-        bases = [
-            Base(entry.id, entry.manifest.place, entry.manifest.facts.time, entry.level)
-            for entry in survey.listing.entries
-            if not base_id or entry.id == base_id
-        ]
+        entries = [entry for entry in survey.listing.entries if not base_id or entry.id == base_id]
+        spans = await self.archive.spans()
         beat = survey.heartbeat
         known = Known(beat.place, beat.time) if beat else None
         try:
-            return plan(target, bases, await self.archive.spans(), survey.epochs, level=level, heartbeat=known)
+            sure = [_base(entry, trusted=not entry.doubtful) for entry in entries]
+            return plan(target, sure, spans, survey.epochs, level=level, heartbeat=known)
+        except Unreachable:
+            pass
+        try:
+            return plan(target, map(_base, entries), spans, survey.epochs, level=level, heartbeat=known)
         except Unreachable as unreachable:
             raise _unreachable(unreachable) from None
 
@@ -291,7 +300,11 @@ class Prepare:
         async with running.step("verify") as say:
             check = await self._places.check(name)
             if check.problems:
-                raise errors.RestoreFailed(f"The registry's own check found: {'; '.join(check.problems[:5])}.")
+                await self._doubt(restore, check.problems)
+                raise errors.RestoreFailed(
+                    f"The registry's own check found: {'; '.join(check.problems[:5])}. Backup {restore.backup_id} may"
+                    " hold the damage: from now on one before it is preferred."
+                )
             facts = await self._places.facts(name)
             # Nobody writes here by accident; the activation allows it.
             await self._places.set_fenced(name, fenced=True)
@@ -304,6 +317,13 @@ class Prepare:
             versions=facts.rows("versions"),
             schemas=facts.rows("schemas"),
         )
+
+    async def _doubt(self, restore: Restore, problems: Sequence[str]) -> None:
+        """Says of a backup what V4 would have found: restored, it does not make a registry."""
+        now = self._repository.clock.now()
+        seconds = (now - restore.start_time).total_seconds()
+        found = Verification(restore.backup_id, Level.V4, now, tuple(problems[:PROBLEMS_MAX]), seconds)
+        await self._repository.catalog.record(found)
 
     async def _load(self, name: str, entry: Entry, way: RestorePlan, running: Running) -> datetime:
         """Fills a place from a backup, compares it, replays the archive, and returns the newest change's time."""

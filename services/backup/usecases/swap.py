@@ -7,6 +7,7 @@ what is done already.
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
@@ -39,6 +40,8 @@ RELEASE_PATIENCE_SECONDS = 40.0
 CATCH_UP_MAX = 10
 """Rounds of replaying what came meanwhile, before the fence: the last one is then a short one."""
 CATCH_UP_CHANGES = 50
+CATCH_UP_LESS = 0.7
+"""Of the round before: while a round has fewer changes than that, another one is worth its time."""
 SCHEMA_ID_MAX = 2**31 - 1
 
 
@@ -175,12 +178,14 @@ class Swap:
 
     async def _catch_up(self, restore: Restore) -> None:
         """Replays what was written meanwhile, until little is left for the time of the fence."""
-        place = (await self._places.head(restore.scratch)).place
+        place, before = (await self._places.head(restore.scratch)).place, math.inf
         for _ in range(CATCH_UP_MAX):
             reached = await self.prepare.follow_live(restore.scratch, place)
-            if reached.position - place.position < CATCH_UP_CHANGES:
+            count = reached.position - place.position
+            # As many again is what comes while a program starts: further rounds would only keep everybody waiting.
+            if count < CATCH_UP_CHANGES or count > before * CATCH_UP_LESS:
                 return
-            place = reached
+            place, before = reached, count
 
     async def _end_of_history(self, restore: Restore, survey: Survey, writer: PlaceWriter) -> str:
         """Replays the tail, and compares the loss with what was confirmed; says it. Raises errors.LossWindowChanged."""

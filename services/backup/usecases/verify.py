@@ -114,6 +114,7 @@ class Verify:
     async def _read_all(self, manifest: Manifest, running: Running) -> None:
         """V3: every byte, through PostgreSQL's own reader."""
         async with aclosing(self._dump(manifest, running)) as dump:
+            await self._repository.failpoints.reached("verify.reading")
             await self._dump_check.accept(dump, manifest.facts.server_version_num)
 
     async def _restore(self, manifest: Manifest, reached: _Reached, running: Running) -> list[str]:

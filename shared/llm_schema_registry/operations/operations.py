@@ -121,7 +121,7 @@ class Running:
         self.ended.set()
 
     async def change(self, told: Operation, interval_seconds: float) -> None:
-        """Returns when steps are others than those told, or work here is over; for mere progress, after the interval."""
+        """Returns when steps are others than those told, or work here is over; for mere progress after the interval."""
         with suppress(TimeoutError):
             async with asyncio.timeout(interval_seconds):
                 while self.operation.steps == told.steps and not self.ended.is_set():

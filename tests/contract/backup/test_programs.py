@@ -201,6 +201,21 @@ async def test_error_of_the_input() -> None:
         await output(shell("cat"), damaged())
 
 
+async def test_input_whose_end_comes_late() -> None:
+    """A program that knows by itself where its input ends may be gone before the source has said so: nothing was left
+    over. An error that the source finds at its end still comes out."""
+
+    async def late(*, damaged: bool = False) -> AsyncIterator[bytes]:
+        yield b"all of it"
+        await asyncio.sleep(0.3)
+        if damaged:
+            raise errors.BackupDamaged("the digest is another one")
+
+    assert await output(shell("head -c 9"), late()) == b"all of it"
+    with pytest.raises(errors.BackupDamaged, match="digest"):
+        await output(shell("head -c 9"), late(damaged=True))
+
+
 async def test_input_left_over() -> None:
     """A program that ends well without reading its input failed, unless that is allowed."""
     contents = [bytes(MEBIBYTE)] * 4

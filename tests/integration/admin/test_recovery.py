@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import time
 from collections.abc import AsyncIterator
@@ -23,7 +24,7 @@ from tests import registry_tools
 from tests.fix_admin import MakeAdminService
 from tests.fix_backup import MakeBackupService, database_of
 from tests.fix_calls import Registry
-from tests.fix_faults import eventually
+from tests.fix_faults import eventually, once
 from tests.fix_service import Service
 from tests.recovery_site import DONE, SKIPPED, STEPS, Site, site, states
 from tests.restore_site import Ledger, load, make_backup, serves
@@ -79,6 +80,26 @@ async def test_damaged_data_under_load(place: Site) -> None:
     assert count == 5
     assert await ledger.lost(url) == {}
     assert ledger.twice == []
+    assert (await registry_tools.run(url, "check")).result["problems"] == []
+
+
+async def test_damage_that_a_backup_holds(place: Site) -> None:
+    """A backup that was made of damaged data leads to no registry: the recovery stands still with what served before,
+    says so, and resumed it begins from the backup before that one; nothing acknowledged is lost."""
+    url, ledger = database_of(place.registry), Ledger()
+    sound = await make_backup(place.backup)
+    await serves(place.registry, ledger, "later")
+    await damage(url)
+    damaged = await make_backup(place.backup)
+
+    stopped = await place.failed(await place.start(cause="rows are gone"))
+    recovery = await place.done(await place.resume(stopped.metadata["recovery_id"]))
+
+    assert isinstance(stopped, errors.RecoveryStopped)
+    assert damaged.id in stopped.message
+    assert recovery.backup_id == sound.id
+    assert await registry_tools.value(url, "SELECT count(*) FROM registry.versions WHERE subject LIKE 'filled-%'") == 5
+    assert await ledger.lost(url) == {}
     assert (await registry_tools.run(url, "check")).result["problems"] == []
 
 
@@ -161,3 +182,32 @@ async def test_loss_that_is_confirmed(place: Site) -> None:
     assert recovery.recovery_point.ToNanoseconds() > 0
     assert recovery.steps[5].attempts == 1
     assert len(await ledger.lost(database_of(place.registry))) == 1
+
+
+async def test_nothing_is_served_before_a_loss_is_confirmed(place: Site) -> None:
+    """Under STOP_FIRST neither reads nor writes are answered from the fence on, also while the recovery waits for the
+    confirmation of a loss; confirmed, the registry serves again, without what was lost and with all before it."""
+    made = await make_backup(place.backup)
+    ledger = Ledger()
+    await serves(place.registry, ledger, "later")
+    [lost] = ledger.ids
+    stop = recovery_pb2.TRAFFIC_POLICY_STOP_FIRST
+    stands = await place.failed(await place.start(restore_pb2.RestoreTarget(backup_id=made.id), traffic=stop))
+    async with once(place.registry) as calls:
+        with pytest.raises(errors.NotServing):
+            await calls.schema(1)
+        with pytest.raises(errors.NotServing):
+            await calls.register("refused", {"title": "refused"})
+
+        recovery = await place.done(await place.resume(stands.metadata["recovery_id"], stands.metadata["confirmation"]))
+
+        assert json.loads((await calls.schema(1)).text)["title"] == "filled 0"
+        with pytest.raises(errors.SchemaNotFound):
+            await calls.schema(lost)
+    await serves(place.registry, ledger, "after")
+    assert isinstance(stands, errors.LossWindowChanged)
+    assert recovery.state == recovery_pb2.RECOVERY_STATE_DONE, states(recovery)
+    assert "MAINTENANCE" in recovery.steps[1].message
+    assert recovery.write_outage.ToNanoseconds() < recovery.write_pause.ToNanoseconds()
+    assert [*await ledger.lost(database_of(place.registry))] == [lost]
+    assert ledger.twice == []

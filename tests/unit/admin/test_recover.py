@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ from services.admin.domain.restoring import (
     Work,
 )
 from services.admin.domain.system import Address, Health, MetricPoint, Process, SmokeCheck, State
+from services.admin.usecases import recovery_steps
 from services.admin.usecases.office import Office
 from services.admin.usecases.recover import Records, Recover
 from services.admin.usecases.recovery_journal import RecoveryJournal
@@ -183,6 +184,10 @@ class World:
         """See Restores."""
         assert self.restore is not None, restore_id
         self.restore = replace(self.restore, state=RestoreState.RELEASED)
+
+    async def archived_time(self) -> datetime | None:
+        """See Restores."""
+        return NOON - timedelta(seconds=4)
 
     async def estimates(self) -> Estimates:
         """See Restores."""
@@ -436,6 +441,36 @@ async def test_traffic_before_the_swap(admin: Admin, world: World, traffic: Traf
     assert recovery.state is RecoveryState.UNCONFIRMED
     assert world.modes == {"a:1": mode, "b:1": State.SERVING}
     assert traffic is Traffic.SERVE or "b:1" in recovery.step(StepName.FENCE).message
+
+
+async def test_a_replica_that_is_away_behind_the_fence(
+    admin: Admin, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was fenced and cannot be reached any more does not stop it, and is named with the mode that it is left
+    in."""
+    monkeypatch.setattr(recovery_steps, "MISSING_SECONDS", 0.0)
+    world.changes = 1
+    await admin.start(EARLIER)
+    [recovery] = await admin.recover.list()
+    world.away.add("b:1")
+
+    await admin.resume(recovery.id, "1@1/40")
+
+    done = await admin.recover.get(recovery.id)
+    assert done.state is RecoveryState.DONE
+    assert world.modes == {"a:1": State.SERVING, "b:1": State.READ_ONLY}
+    assert "b:1 does not answer" in done.step(StepName.RESUME).message
+    assert "READ_ONLY until SetMode: b:1" in done.step(StepName.RESUME).message
+
+
+async def test_recovery_point_without_the_database(admin: Admin, world: World) -> None:
+    """Of a database that is gone nobody knows the last writes: told is the time since the archive had everything."""
+    world.live = Live.ABSENT
+
+    await admin.start()
+
+    [recovery] = await admin.recover.list()
+    assert (recovery.state, recovery.recovery_point_seconds) == (RecoveryState.DONE, 4.0)
 
 
 async def test_what_was_restored_is_gone(admin: Admin, world: World) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llm_schema_registry import errors
-from services.backup.domain.model import Level, Place
+from services.backup.domain.model import Kind, Level, Place
 from services.backup.domain.restore import RestoreState
 from services.backup.domain.targets import AtBackup, AtPlace, AtTime
 from services.backup.usecases.prepare import Aim, follows
@@ -251,6 +251,38 @@ async def test_outlook_makes_nothing(one: Process, world: World) -> None:
     assert (latest.place, latest.window.changes) == (Place(1, 7), 0)
     assert scratches(world) == []
     assert await one.journal.list() == []
+
+
+async def test_safety_backups_are_the_last_choice(one: Process, world: World) -> None:
+    """One of the state that a restore replaced may hold what was wrong with it: an older one is begun from, unless the
+    safety backup is named or nothing else leads there."""
+    older = (await one.parts.ids())[0]
+    safety = (await one.parts.backup(Kind.SAFETY)).id
+
+    latest = await one.prepare.outlook(Aim(Latest(), Level.V1))
+    named = await one.prepare.outlook(Aim(AtBackup(safety), Level.V1))
+    gap, *_ = [key for key in sorted(await one.parts.keys("archive/")) if "heartbeat" not in key]
+    one.parts.path(gap).unlink()
+    alone = await one.prepare.outlook(Aim(Latest(), Level.V1))
+
+    assert [each.entry.id for each in (latest, named, alone)] == [older, safety, safety]
+
+
+async def test_a_backup_of_damage_is_passed_over(one: Process, world: World) -> None:
+    """A backup that was made after the damage fails once: the check's finding is noted, and the next preparation begins
+    from the one before."""
+    older = (await one.parts.ids())[0]
+    whole = world.live.history
+    world.live.history = [*whole[:2], *whole[3:]]
+    damaged = await one.backup()
+    world.live.history = whole
+
+    with pytest.raises(errors.RestoreFailed, match=damaged):
+        await one.prepared()
+    prepared = await one.prepared()
+
+    assert prepared.backup_id == older
+    assert (await one.parts.repository.catalog.get(damaged)).level == Level.V3
 
 
 async def test_another_base_than_the_named_one_is_never_taken(one: Process) -> None:

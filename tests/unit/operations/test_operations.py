@@ -333,11 +333,9 @@ async def test_old_records_are_forgotten(replicas: Replicas) -> None:
 
 async def test_steps_and_the_end_are_told_at_once(replicas: Replicas) -> None:
     """Only progress waits for the interval of a watcher."""
-    told: list[Operation] = []
 
-    async def watch(name: str) -> None:
-        async for each in replicas.one.watch(name, 3600.0):
-            told.append(each)
+    async def watch(name: str) -> list[Operation]:
+        return [each async for each in replicas.one.watch(name, 3600.0)]
 
     async def work(running: Running) -> Subject:
         async with running.step("first"):
@@ -352,7 +350,7 @@ async def test_steps_and_the_end_are_told_at_once(replicas: Replicas) -> None:
     await replicas.in_step()
     replicas.go.set()
     async with asyncio.timeout(10):
-        await watching
+        told = await watching
 
     assert told[-1].done
     assert [step.name for step in told[-2].steps] == ["first", "second"]
