@@ -11,7 +11,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,14 @@ from llm_schema_registry.registry.v1 import schema_service_pb2
 from services.admin.adapters.prometheus import QUERIES, STEP_SECONDS_MIN, Prometheus
 from tests.fix_admin import MakeAdminService, admin_client
 from tests.fix_backup import MakeBackupService, database_of
+from tests.fix_faults import eventually
 from tests.fix_service import Service
 
 PROGRAM = "PROMETHEUS"
 """Environment variable with the path of the program, when it is not on PATH."""
-TILE_SECONDS = 3
-"""So that there are several within the load."""
-LOAD_SECONDS = 12.0
+TILE_SECONDS = 7
+"""So that there are several within the load. The first one and the last are recorded in part."""
+LOAD_SECONDS = 21.0
 CONFIG = """
 global: {{scrape_interval: 1s}}
 scrape_configs:
@@ -109,6 +110,14 @@ async def test_figures_of_a_real_prometheus(
             database_url, registry=[registry.target], backup=[backup.target], admin__prometheus_url=url
         )
         await admin.start_async()
+
+        async def scraped() -> bool:
+            with suppress(OSError):
+                targets = (await asyncio.to_thread(asked, url, "targets"))["activeTargets"]
+                return [each["health"] for each in targets] == ["up"] * 2
+            return False
+
+        await eventually(scraped)
         rate = await load(registry, LOAD_SECONDS)
         now = datetime.now(UTC)
         figures = await Prometheus(url, 5, TILE_SECONDS).figures(now - timedelta(seconds=STEP_SECONDS_MIN + 1), now)
@@ -120,7 +129,7 @@ async def test_figures_of_a_real_prometheus(
     assert [(each["health"], each["lastError"]) for each in targets] == [("up", "")] * 2
     found = {name: each[-1].value for name, each in figures.items() if each}
     assert set(found) == set(QUERIES)
-    assert found["requests_per_second"] == pytest.approx(rate, rel=0.4)
+    assert rate / 3 < found["requests_per_second"] < 1.3 * rate
     assert found["requests_per_second_peak"] >= found["requests_per_second"]
     assert found["errors_per_second"] == 0
     assert 0.01 < found["cpu_cores"] < 1.5
