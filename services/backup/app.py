@@ -14,6 +14,7 @@ from llm_schema_registry.kernel.metrics import Metric
 from llm_schema_registry.kernel.process import Definition, Parts, Runtime, Servicer, StartFailed
 from llm_schema_registry.operation.v1 import operation_service_pb2_grpc
 from llm_schema_registry.operations.service import OperationService
+from services.backup import priority
 from services.backup.adapters.postgres_election import PostgresElection
 from services.backup.assembly import Assembly, Setting, assemble, postgres_options
 from services.backup.gauges import Gauges
@@ -33,6 +34,7 @@ CLOSING_SECONDS = 5.0
 async def build(runtime: Runtime[BackupServiceSettings]) -> AsyncIterator[Parts[BackupServiceSettings]]:
     """Opens stores and keys, and serves the three services of the contract. Neither database nor store must answer."""
     settings = runtime.settings
+    asyncio.get_running_loop().set_default_executor(priority.threads())
 
     def report(event: str, **facts: Any) -> None:
         level = runtime.logger.error if "exc_info" in facts else runtime.logger.info

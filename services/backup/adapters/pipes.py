@@ -9,8 +9,8 @@ import struct
 import termios
 from contextlib import suppress
 
-PIECE_BYTES_MAX = 512 * 1024
-ENOUGH_BYTES = 384 * 1024
+PIECE_BYTES_MAX = 1024 * 1024
+ENOUGH_BYTES = 768 * 1024
 GATHER_SECONDS = 0.003
 """How long a writer is let go on before it is looked again what there is: pg_dump writes four kilobytes at a time, and
 to wake up for each would cost more than all else that is done with them."""

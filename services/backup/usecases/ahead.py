@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 PIECE_BYTES = 256 * 1024
 """Smaller pieces are gathered to about this: each costs a turn through a thread."""
-PIECES_MAX = 2
+PIECES_MAX = 1
 """Held at once, beside the one that is being gathered."""
 
 

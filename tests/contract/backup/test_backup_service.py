@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import grpc
@@ -13,6 +14,7 @@ from llm_schema_registry.backup.v1 import backup_service_pb2 as pb
 from llm_schema_registry.client import from_rpc_error
 from llm_schema_registry.operation.v1 import operation_pb2
 from llm_schema_registry.operation.v1 import operation_service_pb2 as operations
+from services.backup import priority
 from services.backup.domain import layout
 from tests.fix_backup import BackupCalls, MakeBackupService, database_of
 from tests.fix_faults import eventually
@@ -106,6 +108,24 @@ async def test_status_and_catalog(backup: BackupCalls) -> None:
     assert (rebuilt.backups, list(rebuilt.problems)) == (1, [])
     assert rotated.rewrapped == 0
     assert rotated.unchanged >= 1
+
+
+def niceness(pid: int) -> dict[int, int]:
+    """Of each thread of a process, by its number."""
+    threads = [int(each.name) for each in Path(f"/proc/{pid}/task").iterdir()]
+    return {thread: os.getpriority(os.PRIO_PROCESS, thread) for thread in threads}
+
+
+async def test_dumps_give_way(filled_registry: Service, make_backup_service: MakeBackupService) -> None:
+    """Threads that worked on a dump have a lower priority than the process, which keeps that of the registry's."""
+    service = make_backup_service(database_of(filled_registry))
+    await service.start_async()
+    async with BackupCalls(service.target) as calls:
+        await calls.done(await calls.backups.CreateBackup(pb.CreateBackupRequest()), backup_pb2.Backup())
+        found = niceness(service.pid)
+
+    assert found[service.pid] == os.getpriority(os.PRIO_PROCESS, filled_registry.pid) < priority.NICENESS
+    assert priority.NICENESS in found.values()
 
 
 async def test_a_drill_tries_a_restore(backup: BackupCalls) -> None:
