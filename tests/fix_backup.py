@@ -25,9 +25,15 @@ WAIT_SECONDS_MAX = 110
 
 
 class BackupCalls:
-    """The services of a backup process, called over a channel; over one without TLS unless another is given."""
+    """The services of a backup process, called over a channel; over one without TLS unless another is given.
 
-    def __init__(self, target: str, channel: grpc.aio.Channel | None = None) -> None:
+    wait_seconds: for the end of an operation.
+    """
+
+    def __init__(
+        self, target: str, channel: grpc.aio.Channel | None = None, *, wait_seconds: float = WAIT_SECONDS_MAX
+    ) -> None:
+        self._wait_seconds = wait_seconds
         self.channel = channel or grpc.aio.insecure_channel(target)
         self.backups = backup_service_pb2_grpc.BackupServiceStub(self.channel)
         self.restores = restore_service_pb2_grpc.RestoreServiceStub(self.channel)
@@ -42,7 +48,7 @@ class BackupCalls:
     async def ended(self, answer: Any) -> operation_pb2.Operation:
         """The operation of an answer, once it has ended, one way or the other."""
         request = operation_service_pb2.WatchOperationRequest(name=answer.operation.name)
-        async for response in self.operations.WatchOperation(request, timeout=WAIT_SECONDS_MAX):
+        async for response in self.operations.WatchOperation(request, timeout=self._wait_seconds):
             if response.event.WhichOneof("event") == "ended":
                 return response.event.ended
         raise AssertionError("the watch ended before the operation")

@@ -42,6 +42,8 @@ SIZES = (1_000, 100_000)
 LARGE = 1_000_000
 MEMORY_MIB_MAX = 160
 V4_SECONDS_MAX = {1_000: 5, 100_000: 30, LARGE: 180}
+LARGE_SECONDS_MAX = 900
+"""For one operation of any size."""
 WRITES_PER_SECOND = 100
 WRITING_SECONDS = 30
 READS_PER_SECOND = 100
@@ -115,7 +117,7 @@ async def archived(calls: BackupCalls, position: int) -> None:
         answer = await calls.backups.GetArchiveStatus(backup_service_pb2.GetArchiveStatusRequest())
         return bool(answer.status.position >= position)
 
-    await eventually(reached, 900)
+    await eventually(reached, LARGE_SECONDS_MAX)
 
 
 def peak_mib(pid: int) -> float:
@@ -291,7 +293,7 @@ def run(count: int) -> bool:
 async def measure(where: Site, count: int) -> list[str]:
     """The verdicts about one size."""
     smallest, pid = count < SIZES[-1], where.service.pid
-    async with BackupCalls(where.service.target) as calls:
+    async with BackupCalls(where.service.target, wait_seconds=LARGE_SECONDS_MAX) as calls:
         await archived(calls, count)
         print(f"  memory before the first backup {peak_mib(pid):.0f} MiB")
         ratio, seconds, made = await backups(where, calls)
