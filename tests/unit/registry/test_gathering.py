@@ -57,6 +57,16 @@ def asked(gathered: Gathering[int, int], *numbers: int) -> list[asyncio.Task[int
     return [asyncio.create_task(ask(number)) for number in numbers]
 
 
+async def one_in_work() -> tuple[Oracle, Gathering[int, int], list[asyncio.Task[int]]]:
+    """A first question, which is not answered before the oracle is `open`."""
+    oracle = Oracle()
+    gathered = Gathering(oracle)
+    oracle.open.clear()
+    first = asked(gathered, 1)
+    await oracle.wait_batches(1)
+    return oracle, gathered, first
+
+
 async def test_asked_at_once() -> None:
     """Questions of one moment are one batch but for the first, and each caller gets its own answer."""
     oracle = Oracle()
@@ -81,11 +91,7 @@ async def test_one_after_the_other() -> None:
 
 async def test_asked_meanwhile() -> None:
     """What is asked while a batch is in work makes the next one."""
-    oracle = Oracle()
-    gathered = Gathering(oracle)
-    oracle.open.clear()
-    first = asked(gathered, 1)
-    await oracle.wait_batches(1)
+    oracle, gathered, first = await one_in_work()
     then = asked(gathered, 2, 3)
     await asyncio.sleep(0)
 
@@ -97,11 +103,7 @@ async def test_asked_meanwhile() -> None:
 
 async def test_batch_that_hangs() -> None:
     """A batch that is not answered does not hold up the next one for long."""
-    oracle = Oracle()
-    gathered = Gathering(oracle)
-    oracle.open.clear()
-    stuck = asked(gathered, 1)
-    await oracle.wait_batches(1)
+    oracle, gathered, stuck = await one_in_work()
 
     others = asked(gathered, 2, 3)
     await oracle.wait_batches(2)
@@ -156,11 +158,7 @@ async def test_callers_who_leave() -> None:
 
 async def test_left_before_the_batch() -> None:
     """Whoever leaves while still waiting is not asked for."""
-    oracle = Oracle()
-    gathered = Gathering(oracle)
-    oracle.open.clear()
-    first = asked(gathered, 1)
-    await oracle.wait_batches(1)
+    oracle, gathered, first = await one_in_work()
     then = asked(gathered, 2, 3)
     await asyncio.sleep(0)
 
