@@ -25,7 +25,7 @@ from psycopg import sql
 from deploy.local import banner, services
 from deploy.local.child import POLL_SECONDS, Child, ChildFailed, Identity, run, tail
 from deploy.local.home import Home
-from deploy.local.ports import preferred_port
+from deploy.local.ports import Claims
 from deploy.local.postgres import Postgres
 from deploy.local.services import ROOT, Plan, Service
 from deploy.local.valkey import Valkey
@@ -89,6 +89,7 @@ class Launcher:
         self._plan = plan
         self._signals = signals
         self._say = say
+        self._ports = Claims()
         self._placed: list[Placed] = []
         self._postgres: Postgres | None = None
         self._valkey: Valkey | None = None
@@ -114,8 +115,8 @@ class Launcher:
 
     def _start(self) -> None:
         began = time.monotonic()
-        postgres = self._postgres = Postgres(self._home.path, port=preferred_port(self._plan.postgres_port))
-        valkey = self._valkey = Valkey(self._home.path, port=preferred_port(self._plan.valkey_port))
+        postgres = self._postgres = Postgres(self._home.path, port=self._ports.take(self._plan.postgres_port))
+        valkey = self._valkey = Valkey(self._home.path, port=self._ports.take(self._plan.valkey_port))
         valkey.launch()
         if postgres.initialise():
             self._say(f"made a PostgreSQL {postgres.install.major} cluster in {postgres.data}")
@@ -147,7 +148,7 @@ class Launcher:
 
     def _place(self, service: Service, secrets_folder: Path) -> Placed:
         self._make_first(service)
-        grpc_port, http_port = preferred_port(service.grpc_port), preferred_port(service.http_port)
+        grpc_port, http_port = self._ports.take(service.grpc_port), self._ports.take(service.http_port)
         ports = {placed.service.name: placed.grpc_port for placed in self._placed} | {service.name: grpc_port}
         child = Child(
             name=service.name,
@@ -238,6 +239,7 @@ class Launcher:
             began = time.monotonic()
             child.send(child.stop_signal)
             orderly.append(self._wait_stopped(child, began))
+        self._ports.close()
         self._say("stopped" if all(orderly) else "stopped, not everything in order")
         return all(orderly)
 

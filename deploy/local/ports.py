@@ -40,9 +40,43 @@ def free_port() -> int:
     raise OSError(f"no free port on {HOST} between {PORT_MIN} and {_ephemeral_min()}")
 
 
-def preferred_port(port: int) -> int:
-    """The port itself when it is free, else another free one."""
-    return port if is_free(port) else free_port()
+class Claims:
+    """Ports that a launcher keeps for its servers, also while one of them is down to be started again.
+
+    A claim is a UDP socket with the same number, on which nothing is ever received: it goes with the process, however
+    that ends, knows no TIME_WAIT, and two launchers that look at one moment cannot both get it.
+    """
+
+    def __init__(self) -> None:
+        self._sockets: list[socket.socket] = []
+
+    def take(self, preferred: int) -> int:
+        """The preferred port when it is free and unclaimed, else another one; ours until the end. Raises OSError."""
+        if self._claim(preferred):
+            return preferred
+        for _ in range(ATTEMPTS_MAX):
+            port = free_port()
+            if self._claim(port):
+                return port
+        raise OSError(f"no unclaimed port on {HOST} after {ATTEMPTS_MAX} attempts")
+
+    def close(self) -> None:
+        """Gives all of them up."""
+        while self._sockets:
+            self._sockets.pop().close()
+
+    def _claim(self, port: int) -> bool:
+        claim = socket.socket(type=socket.SOCK_DGRAM)
+        try:
+            claim.bind((HOST, port))
+        except OSError:
+            claim.close()
+            return False
+        if not is_free(port):
+            claim.close()
+            return False
+        self._sockets.append(claim)
+        return True
 
 
 def _ephemeral_min() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ import signal
 import socket
 import stat
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +18,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from deploy.local.ports import HOST, free_port
+from deploy.local.ports import HOST, Claims, free_port
 from tests.fix_launcher import LINE_SECONDS, ROOT, Launch, Launched, children, wait_gone
 
 LATER_START_SECONDS = 5
@@ -131,6 +133,30 @@ def test_taken_ports(launch_stand_in: Launch) -> None:
     found = re.search(rf"gRPC {HOST}:(\d+)   HTTP http://{HOST}:(\d+)", banner)
     assert found is not None
     assert {int(found[1]), int(found[2])}.isdisjoint(ports)
+
+
+def test_ports_are_kept_while_a_service_is_down(
+    launch: Launch, launch_stand_in: Launch, local_home: Path, tmp_path: Path
+) -> None:
+    """A second registry on this machine does not take a port of the first on which nothing listens for a moment; after
+    the end of the first, however it ended, the port is free."""
+    ports = [free_port() for _ in range(4)]
+    other = tmp_path / "other"
+    shutil.copytree(local_home, other)
+    # Nobody listens on the gRPC port of a stand-in.
+    first = launch_stand_in(ports=ports)
+    first.wait_started()
+    module = "tests.integration.local.launch_stand_in"
+    second = launch([sys.executable, "-m", module, ",".join(map(str, ports)), str(other)])
+    banner = second.wait_started()
+    first.signal(signal.SIGKILL)
+    first.wait_exit()
+
+    found = re.search(rf"gRPC {HOST}:(\d+)   HTTP http://{HOST}:(\d+)", banner)
+    assert found is not None
+    assert {int(found[1]), int(found[2])}.isdisjoint(ports)
+    with contextlib.closing(Claims()) as claims:
+        assert claims.take(ports[0]) == ports[0]
 
 
 def test_second_launcher_is_refused(launch_stand_in: Launch) -> None:
