@@ -213,14 +213,14 @@ def test_annotations_are_collected_for_the_search() -> None:
     assert sorted(parsed.annotations) == ["Order", "of the book"]
 
 
-@given(VALUES)
-def test_compact_text_reads_as_the_same_value(value: object) -> None:
-    """Taking white space out changes nothing that a parser can see, and doing it twice changes nothing at all."""
-    text = json.dumps(value, indent=3)
+@given(VALUES, st.booleans(), st.sampled_from([1, "\t", " \r"]))
+def test_compact_text_lacks_white_space_alone(value: object, escaped: bool, indent: int | str) -> None:
+    """Taking white space out changes no other letter, with and without escapes, and doing it twice changes nothing."""
+    text = json.dumps(value, indent=indent, ensure_ascii=escaped)
 
     compact = json_text.compact(text)
 
-    assert json.loads(compact) == value
+    assert compact == json.dumps(value, separators=(",", ":"), ensure_ascii=escaped)
     assert json_text.compact(compact) == compact
 
 

@@ -85,7 +85,11 @@ def is_text(value: object) -> bool:
 
 def compact(text: str) -> str:
     """A valid JSON text without insignificant white space, otherwise letter for letter."""
-    return "".join(_TOKENS.findall(text))
+    if "\\" in text:
+        return "".join(_TOKENS.findall(text))
+    pieces = text.split('"')  # Without escapes every second one is outside of strings: ten times as fast as tokens.
+    pieces[::2] = '"'.join(pieces[::2]).translate(_NO_SPACE).split('"')
+    return '"'.join(pieces)
 
 
 def canonical(value: Json) -> str:
@@ -161,7 +165,8 @@ def _number(value: int | Decimal) -> str:
 _ROUNDS_MAX: Final = 12
 _STEPS: Final = {ord("["): 1, ord("]"): -1}
 _ONE_KIND: Final = bytes.maketrans(b"{}", b"[]")
+_NO_SPACE: Final = str.maketrans("", "", " \t\n\r")
 _NO_BRACKETS: Final = bytes(set(range(256)) - set(b'[]{}"'))
 _READER: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_float=Decimal, parse_constant=_refuse_constant)
-_PLAIN: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+_PLAIN: Final = json.JSONEncoder(check_circular=False, sort_keys=True, separators=(",", ":"))
 """Made once: `json.loads` and `json.dumps` with arguments make one for every text."""

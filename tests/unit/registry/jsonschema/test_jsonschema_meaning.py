@@ -16,6 +16,7 @@ from llm_schema_registry.errors import InvalidSchema
 from services.registry.domain.evolution.policy import Policy, Rules
 from services.registry.domain.formats import DataRules, Parsed
 from services.registry.domain.formats.jsonschema import JsonSchema
+from services.registry.domain.formats.jsonschema.meaning import canonical_text
 from tests.unit.registry.jsonschema.json_schemas import DRAFTS, VALUES, rewritten, schemas
 
 FORMAT = JsonSchema()
@@ -52,6 +53,37 @@ def test_the_canonical_text_is_a_schema_that_accepts_the_same_data(schema: dict[
 def test_the_same_meaning_in_other_words_has_the_same_body(schema: dict[str, Any], data: st.DataObject) -> None:
     """Orders, annotations, notations and keywords without effect do not count."""
     assert parse(data.draw(rewritten(schema))).semantic_body == parse(schema).semantic_body
+
+
+@GENERATED
+@given(schemas(), st.sampled_from(DRAFTS), st.booleans(), st.sampled_from([None, 2]))
+def test_the_canonical_text_does_not_depend_on_the_spelling(
+    schema: dict[str, Any], draft: str, named: bool, indent: int | None
+) -> None:
+    """A text of the schema, which saves time, changes nothing."""
+    draft = draft.removesuffix("#")
+    value = {**schema, "$schema": draft} if named else schema
+
+    for spelled in (json.dumps(value, indent=indent), json.dumps(value, ensure_ascii=False)):
+        assert canonical_text(value, draft, {}, spelled=spelled) == canonical_text(value, draft, {})
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        r'{"properties": {"a": {"\u0024ref": "#/properties/b/x"}, "b": {"x": {"title": "kept"}}}}',
+        '{"properties": {"a": {"$ref": "#/properties/b/x"}, "b": {"x": {"title": "kept"}}}}',
+        '{"$schema": "https://json-schema.org/draft/2020-12/schema", "x": {"$schema": "y", "$id": "z"}}',
+        '{"x": {"$schema": "y"}}',
+        '{"properties": {"a": {"$anchor": "b", "title": "kept"}}}',
+        '{"unevaluatedProperties": false, "properties": {"a": true}}',
+    ],
+)
+def test_a_spelling_hides_nothing_special(spelled: str) -> None:
+    """What needs looking out for is found in any spelling."""
+    value = json.loads(spelled)
+
+    assert canonical_text(value, D2020, {}, spelled=spelled) == canonical_text(value, D2020, {})
 
 
 @pytest.mark.slow

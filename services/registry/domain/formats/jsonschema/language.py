@@ -77,7 +77,7 @@ class JsonSchema:
             format=Format.JSON,
             text=schema_text,
             identity_body=((draft if unsaid else "") + json_text.compact(schema_text)).encode("utf-8"),
-            semantic_body=meaning.body(value, draft, values),
+            semantic_body=meaning.body(value, draft, values, spelled=schema_text),
             annotations=tuple(_annotations(schema_text, value)),
             sources=dict(sources),
             explosive=explosive,

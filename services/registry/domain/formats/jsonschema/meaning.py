@@ -54,13 +54,14 @@ _PERHAPS_NOTHING: Final = frozenset(
 _BRANCHES: Final = frozenset({"allOf", "anyOf", "oneOf"})
 
 
-def body(value: Json, draft: str, sources: Mapping[str, Json]) -> bytes:
+def body(value: Json, draft: str, sources: Mapping[str, Json], *, spelled: str = "") -> bytes:
     """The meaning of a schema as bytes: a canonical text, and the sources where there are any.
 
     value: a valid schema of the draft (its address), nested at most json_text.DEPTH_MAX levels, as its sources are. A
-    source that others point into counts with its whole value, otherwise with its meaning.
+    source that others point into counts with its whole value, otherwise with its meaning. spelled: a text of the value,
+    where there is one, which saves time.
     """
-    text = canonical_text(value, draft, sources)
+    text = canonical_text(value, draft, sources, spelled=spelled)
     if not sources:
         return text.encode("utf-8")
     into = any(_points_into_others(document) for document in (value, *sources.values()))
@@ -76,10 +77,10 @@ def body(value: Json, draft: str, sources: Mapping[str, Json]) -> bytes:
     return "\n".join(pieces).encode("utf-8")
 
 
-def canonical_text(value: Json, draft: str, sources: Mapping[str, Json]) -> str:
+def canonical_text(value: Json, draft: str, sources: Mapping[str, Json], *, spelled: str = "") -> str:
     """A schema of the same meaning, one for many. It names its draft, and it is its own canonical text.
 
-    sources: what refers to it or is referred to, for pointers and unevaluated members there.
+    sources: what refers to it or is referred to, for pointers and unevaluated members there. spelled: as for `body`.
     """
     fragment = "#" if draft.startswith("http:") else ""
     if isinstance(value, bool):
@@ -87,10 +88,12 @@ def canonical_text(value: Json, draft: str, sources: Mapping[str, Json]) -> str:
     assert isinstance(value, dict)
     named: dict[str, Json] = {**value, "$schema": draft + fragment}
     others = list(sources.values())
+    plain = _Simple(draft, frozenset(), evaluated_members_count=False)
+    if not others and spelled and "\\u" not in spelled and not _is_special(spelled, draft, schemas="$schema" in value):
+        return _written(plain, value, draft + fragment)  # Most schemas: nothing to look out for.
     text = json_text.canonical(named)
-    special = any(name in text for name in _SPECIAL) or (draft == DRAFT_4 and '"id"' in text)
-    if not others and not special and text.count('"$schema"') == 1:  # Most schemas: nothing to look out for.
-        return _written(_Simple(draft, frozenset(), evaluated_members_count=False), value, draft + fragment)
+    if not others and not _is_special(text, draft, schemas=True):
+        return _written(plain, value, draft + fragment)
     if _has_addresses(named, draft) or any(_has_addresses(other, draft) for other in others):
         return text
     counts = any(_mentions(other, _UNEVALUATED) for other in others) or (
@@ -111,6 +114,18 @@ def canonical_text(value: Json, draft: str, sources: Mapping[str, Json]) -> str:
     if any(_UNUSUAL_INDEX.fullmatch(part) for path in pointed for part in path):
         return text
     return _written(_Simple(draft, _ways(pointed), evaluated_members_count=counts), value, draft + fragment)
+
+
+def _is_special(text: str, draft: str, *, schemas: bool) -> bool:
+    """Whether a text, in which no name is spelled by escapes, may have more to look out for than keywords.
+
+    schemas: whether there is a `$schema` at its root, where it is nothing special.
+    """
+    return (
+        any(name in text for name in _SPECIAL)
+        or (draft == DRAFT_4 and '"id"' in text)
+        or text.count('"$schema"') != int(schemas)
+    )
 
 
 @dataclass(frozen=True, slots=True)
