@@ -213,7 +213,7 @@ def _second_hands(
     policy = replace(rules.policy, share_max=1.0)
     origin = Origin(repository.catalog, archive)
     copied = Archive(second, segments)
-    audit = ArchiveAudit(second, copied, repository.keys)
+    audit = ArchiveAudit(second, copied, archive)
     prune = Prune(second, copied, audit, replace(rules, policy=policy), origin)
     return SecondHands(copying, verify.at(second, NAME), prune, audit)
 

@@ -91,6 +91,10 @@ class Archive:
 
     # Reading
 
+    async def key_ids(self) -> Sequence[str]:
+        """All data keys of the repository."""
+        return await self._repository.keys.ids()
+
     async def keys(self, epoch: int | None = None, *, after: int = 0) -> AsyncIterator[SegmentKey]:
         """Segments by epoch and position: all, or those of an epoch that begin behind a position."""
         prefix = layout.ARCHIVE if epoch is None else layout.epoch(epoch)
@@ -117,8 +121,13 @@ class Archive:
         segment, digest, _ = await self._read(key)
         return segment, digest
 
-    async def _read(self, key: SegmentKey) -> tuple[Segment, bytes, str | None]:
-        """A segment, its digest, and the id of the data key that it is sealed under."""
+    async def stored(self, key: SegmentKey) -> bytes:
+        """A segment as it lies in the store, once all of it was read and found right. Raises as `read` does."""
+        content = await self._content(key)
+        await self._opened(key, content)
+        return content
+
+    async def _content(self, key: SegmentKey) -> bytes:
         name = layout.segment(key.epoch, key.first, key.last)
         try:
             content, _ = await self._repository.store.get(name)
@@ -126,6 +135,15 @@ class Archive:
             raise _damaged(name, "the segment is not there") from None
         except (ObjectDamaged, ObjectTooLarge) as failed:
             raise _damaged(name, str(failed)) from None
+        return content
+
+    async def _read(self, key: SegmentKey) -> tuple[Segment, bytes, str | None]:
+        """A segment, its digest, and the id of the data key that it is sealed under."""
+        return await self._opened(key, await self._content(key))
+
+    async def _opened(self, key: SegmentKey, content: bytes) -> tuple[Segment, bytes, str | None]:
+        """The same of a segment as it is stored."""
+        name = layout.segment(key.epoch, key.first, key.last)
         body = self._signed_body(name, content)
         data_key = await self._key_of(name, body)
         try:

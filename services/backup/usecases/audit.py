@@ -22,7 +22,6 @@ from services.backup.domain.documents import DocumentInvalid, Fields, decode_sig
 from services.backup.domain.layout import SegmentKey
 from services.backup.domain.model import Place
 from services.backup.usecases.archive import Archive
-from services.backup.usecases.data_keys import DataKeys
 from services.backup.usecases.repository import Repository
 
 ROUND_SECONDS = 60.0
@@ -78,11 +77,13 @@ class Audited:
 class ArchiveAudit:
     """Audits the archive of one repository."""
 
-    def __init__(self, repository: Repository, archive: Archive, origin: DataKeys | None = None) -> None:
-        """origin: of a store that is a copy, the keys of what it is a copy of: segments under those may still come."""
+    def __init__(self, repository: Repository, archive: Archive, original: Archive | None = None) -> None:
+        """original: of a store that is a copy, what it is a copy of. Segments under its keys may still come, and what
+        is damaged here is taken from there."""
         self._repository = repository
         self._archive = archive
-        self._origin = origin
+        self._original = original
+        self.mended: list[SegmentKey] = []
         self.state: Audited | None = None
 
     async def check(self) -> str | None:
@@ -105,8 +106,10 @@ class ArchiveAudit:
     async def round(self) -> Sequence[Break]:
         """Reads on, and returns breaks that were not known before.
 
-        Raises errors.ObjectStoreUnavailable, ObjectStoreDenied; what was read in the round is read again then.
+        `mended` has the segments that were damaged and are whole again, because they were copied once more. Raises
+        errors.ObjectStoreUnavailable, ObjectStoreDenied; what was read in the round is read again then.
         """
+        self.mended = []
         store, known = self._repository.store, await self.known()
         now = await store.now()
         if known is not None and known.resting and now < known.began + EVERY:
@@ -132,7 +135,7 @@ class ArchiveAudit:
 
     async def _keys_before(self, before: datetime) -> Sequence[str]:
         """Data keys that were not written down since, and that no segment can come with; oldest first."""
-        there = frozenset(await self._origin.ids()) if self._origin else frozenset[str]()
+        there = frozenset(await self._original.key_ids()) if self._original else frozenset[str]()
         return [each for each in await self._repository.keys.older(before) if each not in there]
 
     async def _read_on(self, state: Audited, count: int) -> Audited:
@@ -166,13 +169,30 @@ class ArchiveAudit:
         except (errors.BackupDamaged, errors.KeyUnavailable) as damage:
             if not await self._there(key):
                 return replace(reached, at=None, sha256=None), ""  # Deleted since it was listed.
-            return replace(reached, at=key, sha256=None, unused=()), damage.message
+            mended = await self._mend(key, before)
+            if mended is None:
+                return replace(reached, at=key, sha256=None, unused=()), damage.message
+            digest, key_id = mended
         problem = ""
         if at is not None and gap:
             problem = f"positions {at.last + 1} to {key.first - 1} before it are missing"
         # What is missing may be brought back, and needs its key then.
         unused = () if problem else tuple(each for each in reached.unused if each != key_id)
         return replace(reached, at=key, sha256=digest, unused=unused), problem
+
+    async def _mend(self, key: SegmentKey, before: tuple[SegmentKey, bytes] | None) -> tuple[bytes, str | None] | None:
+        """What `Archive.audit` says of a damaged segment once the original lies in its place; None when there is none,
+        or it is no better."""
+        if self._original is None:
+            return None
+        try:
+            content = await self._original.stored(key)
+            await self._repository.store.put(layout.segment(key.epoch, key.first, key.last), content)
+            found = await self._archive.audit(key, before)
+        except (errors.BackupDamaged, errors.KeyUnavailable):
+            return None
+        self.mended.append(key)
+        return found
 
     async def _there(self, key: SegmentKey) -> bool:
         return await self._repository.store.head(layout.segment(key.epoch, key.first, key.last)) is not None

@@ -68,6 +68,14 @@ class Copying:
         if not problems:
             self.state.time = self._repository.clock.now()
 
+    async def mend(self, backup_id: str) -> None:
+        """Copies a backup that was found damaged there once more, over what is there.
+
+        Raises errors.BackupNotFound when the first store no longer has it, BackupDamaged when it is no better there.
+        """
+        for record in (await self._repository.catalog.get(backup_id)).manifest.objects:
+            await self._copy_object(record, again=True)
+
     async def _copy_identity(self) -> list[str]:
         """Whose repository it is. Raises WrongCluster when the second store is another's."""
         await self._copy_small(layout.REPOSITORY)
@@ -142,10 +150,13 @@ class Copying:
         # One that is there, but is not listed, was damaged there: the one that can be trusted takes its place.
         await self._copy_small(layout.manifest(manifest.id), changing=True)
 
-    async def _copy_object(self, record: ObjectRecord) -> None:
-        """Copies a data object, and compares its digest on arrival with its record's."""
+    async def _copy_object(self, record: ObjectRecord, *, again: bool = False) -> None:
+        """Copies a data object, and compares its digest on arrival with its record's.
+
+        again: also when one is there that looks right, for the store's word on it was found wrong.
+        """
         digest, size = hashlib.sha256(), 0
-        stored = await self._second.head(record.key)
+        stored = None if again else await self._second.head(record.key)
         if stored is not None and stored.size_bytes == record.size_bytes and stored.sha256 == record.sha256:
             return
         try:

@@ -16,7 +16,7 @@ from llm_schema_registry.objects.store import ObjectStore
 from llm_schema_registry.operations.operation import OperationKind, Subject
 from llm_schema_registry.operations.operations import Operations
 from services.backup.domain import layout
-from services.backup.domain.model import Kind, Level
+from services.backup.domain.model import Kind, Level, Place
 from services.backup.domain.schedules import Schedule, due, last_committed
 from services.backup.ports import Election
 from services.backup.usecases.audit import ROUND_SECONDS as ROUND_OF_AUDIT
@@ -239,26 +239,44 @@ class Keeping:
         await self._verify_next(self._repository.catalog, self._hands.verify, self._put_off, Level.V4)
 
     async def verify_copy_due(self) -> None:
-        """The same in the second store, up to V3: its evidence is its own, and kept there."""
+        """The same in the second store, up to V3: its evidence is its own, and kept there. A copy that is damaged is
+        made once more."""
         second = self._hands.second
-        if second is not None:
-            await self._verify_next(second.copying.catalog, second.verify, self._put_off_copies, Level.V3)
+        if second is None:
+            return
+        backup_id = await self._verify_next(second.copying.catalog, second.verify, self._put_off_copies, Level.V3)
+        if backup_id is None or (await second.copying.catalog.get(backup_id)).evidence[0].passed:
+            return
+        self._report("a backup in the second store is damaged", backup_id=backup_id)
+        try:
+            await second.copying.mend(backup_id)
+        except (errors.BackupNotFound, errors.BackupDamaged) as failed:
+            self._report("it cannot be copied again", backup_id=backup_id, message=failed.message)
+            return
+        await self._ended(OperationKind.VERIFY, lambda running: second.verify.run(backup_id, Level.V3, running))
+        self._report("it was copied again and read", backup_id=backup_id)
 
-    async def _verify_next(self, catalog: Catalog, verify: Verify, put_off: dict[str, float], deepest: Level) -> None:
-        """Verifies the next backup of a store. put_off: until when those that could not be are passed over."""
+    async def _verify_next(
+        self, catalog: Catalog, verify: Verify, put_off: dict[str, float], deepest: Level
+    ) -> str | None:
+        """Verifies the next backup of a store, and returns its id; None when none is due.
+
+        put_off: until when those that could not be are passed over.
+        """
         listing = await catalog.listing()
         now = self._repository.clock.monotonic()
         for name in [name for name, until in put_off.items() if until <= now]:
             del put_off[name]
         found = self.next_verification(listing, frozenset(put_off), deepest)
         if found is None:
-            return
+            return None
         backup_id, level = found
         try:
             await self._ended(OperationKind.VERIFY, lambda running: verify.run(backup_id, level, running))
         except errors.Error:
             put_off[backup_id] = now + HOUR_SECONDS
             raise
+        return backup_id
 
     def next_verification(
         self, listing: Listing, put_off: frozenset[str] = frozenset(), deepest: Level = Level.V4
@@ -317,10 +335,15 @@ class Keeping:
             self._report("the archive is broken", message=str(broken))
 
     async def audit_copy(self) -> None:
-        """The same in the second store."""
-        if self._hands.second is not None:
-            for broken in await self._hands.second.audit.round():
-                self._report("the archive in the second store is broken", message=str(broken))
+        """The same in the second store. A segment that is damaged there is copied once more."""
+        if self._hands.second is None:
+            return
+        audit = self._hands.second.audit
+        for broken in await audit.round():
+            self._report("the archive in the second store is broken", message=str(broken))
+        for key in audit.mended:
+            place = str(Place(key.epoch, key.first))
+            self._report("a segment in the second store was damaged, and was copied again", place=place)
 
     async def prune(self) -> None:
         """Deletes what is no longer kept."""

@@ -14,10 +14,11 @@ from services.backup.domain.model import Kind, Level
 from services.backup.usecases import audit as audit_module
 from services.backup.usecases import prune as prune_module
 from services.backup.usecases.audit import ArchiveAudit
+from services.backup.usecases.catalog import Entry
 from services.backup.usecases.copying import Copying
 from services.backup.usecases.make_backup import BackupRules
 from services.backup.usecases.status import NamedStore, Status
-from tests.backup_parts import RealClock, again, make_parts, parts_on
+from tests.backup_parts import Parts, RealClock, again, make_parts, parts_on
 from tests.fix_fault_table import FaultTable
 from tests.fix_faults import eventually
 from tests.fix_objects import ObjectPlace
@@ -128,17 +129,22 @@ async def test_a_locked_backup_is_not_deleted(s3_server: S3Server, tmp_path: Pat
     fault_table("T28", "DeleteBackup of a locked backup", "BACKUP_PROTECTED, the backup is whole")
 
 
+async def archived(folder: Path) -> tuple[Parts, Entry]:
+    """A repository with a segment in its archive, and its one backup, which is verified."""
+    parts = make_parts(folder, clock=RealClock())
+    parts.registry.write(6)
+    async with parts.repository.leases.held("archive") as lease:
+        await parts.ship._begin()
+        await parts.ship.step(lease)
+    return parts, await parts.proven(Kind.DAILY)
+
+
 async def test_a_copy_is_verified_where_it_lies(
     object_place: ObjectPlace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault_table: FaultTable
 ) -> None:
     """V3 in the second store, of every kind, with evidence that is kept there; the first one's is not taken for it. Its
     archive is read again there as well, and where that is broken is told of that store alone."""
-    parts = make_parts(tmp_path, clock=RealClock())
-    parts.registry.write(6)
-    async with parts.repository.leases.held("archive") as lease:
-        await parts.ship._begin()
-        await parts.ship.step(lease)
-    made = await parts.proven(Kind.DAILY)
+    parts, made = await archived(tmp_path)
     async with object_place.open() as store:
         copying = Copying(parts.repository, store)
         await copying.round()
@@ -167,3 +173,30 @@ async def test_a_copy_is_verified_where_it_lies(
     assert f"broken at {broken.breaks[0]}" in broken.problem
     assert (first.breaks, "broken" in first.problem + told.problem) == ((), False)
     fault_table("G1", f"V3 in a second store, {object_place.name}", "evidence of its own, told by GetStoreStatus")
+
+
+async def test_a_damaged_copy_is_made_once_more(
+    object_place: ObjectPlace, tmp_path: Path, fault_table: FaultTable
+) -> None:
+    """On every kind of store: what rots in the second one is copied again from the first, and reads right then."""
+    parts, made = await archived(tmp_path)
+    async with object_place.open() as store:
+        copying = Copying(parts.repository, store)
+        await copying.round()
+        there = again(parts, store=store)
+        [key] = await there.archive.next_keys(None, 10)
+        segment, [record] = layout.segment(key.epoch, key.first, key.last), made.manifest.objects
+        for name in (segment, record.key):
+            content, _ = await store.get(name)
+            await store.put(name, content[:-1] + bytes([content[-1] ^ 1]))
+        audit = ArchiveAudit(there.repository, there.archive, parts.archive)
+        breaks = await audit.round()
+        damaged = await there.look(made.id, Level.V3)
+        await copying.mend(made.id)
+        whole = await there.look(made.id, Level.V3)
+        stored, _ = await store.get(segment)
+
+    assert (list(breaks), audit.mended) == ([], [key])
+    assert stored == (parts.folder / segment).read_bytes()
+    assert (damaged.passed, whole.passed) == (False, True)
+    fault_table("T29", f"bytes rot in the second store, {object_place.name}", "found, copied again, V3 passes there")

@@ -35,7 +35,7 @@ class World:
         parts, there = self.parts, self.there
         self.shipper = again(parts)
         self.copying = Copying(parts.repository, there.store)
-        self.audit = ArchiveAudit(there.repository, there.archive, parts.repository.keys)
+        self.audit = ArchiveAudit(there.repository, there.archive, parts.archive)
         origin = Origin(parts.repository.catalog, parts.archive)
         self.prune_copy = Prune(there.repository, there.archive, self.audit, parts.prune._rules, origin)
 

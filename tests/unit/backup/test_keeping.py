@@ -29,7 +29,7 @@ from services.backup.usecases.keeping import Hands, Keeping, Plans, SecondHands
 from services.backup.usecases.prepare import Prepare
 from services.backup.usecases.remarks import Evidence
 from services.backup.usecases.status import NamedStore, Status
-from tests.backup_parts import NOON, Parts, again, make_parts
+from tests.backup_parts import NOON, Parts, RealClock, again, make_parts
 from tests.fix_fault_table import FaultTable
 from tests.object_faults import Raise
 
@@ -301,33 +301,71 @@ async def test_failures_are_told_once_and_tried_ever_less_often(
     assert sum("chore failed" in each for each in parts.reported) == 1
 
 
+def second_hands(parts: Parts, there: Parts) -> SecondHands:
+    """What works in the store of `there`, which is a copy of that of `parts`."""
+    return SecondHands(
+        Copying(parts.repository, there.store),
+        parts.verify.at(there.repository, "second"),
+        there.prune,
+        ArchiveAudit(there.repository, there.archive, parts.archive),
+    )
+
+
 async def test_copies_are_read_in_the_second_store(parts: Parts, tmp_path: Path) -> None:
     """A copy is verified there, to V3, with evidence of its own; one that rots there is found within a week, and told
     as that store's, while the first one's stays good."""
     made = await parts.proven(Kind.DAILY)
     there = again(parts, store_folder=tmp_path / "second")
-    copying = Copying(parts.repository, there.store)
-    second = SecondHands(copying, parts.verify.at(there.repository, "second"), there.prune, there.audit)
+    second = second_hands(parts, there)
     keeping = keep(parts, HOURLY, second=second)
-    store = NamedStore("second", "of the test", there.store, copying.catalog, there.audit)
+    store = NamedStore("second", "of the test", there.store, second.copying.catalog, there.audit)
     status = Status(parts.registry, parts.archive, parts.repository.catalog, None, keeping._hands.audit)
+    [record] = made.manifest.objects
 
     await keeping.copy()
-    copied = await copying.catalog.get(made.id)
+    copied = await second.copying.catalog.get(made.id)
     for _ in range(2):
         await keeping.verify_copy_due()
     good = await status.store(store)
-    (there.folder / made.manifest.objects[0].key).write_bytes(b"\0" * made.manifest.objects[0].size_bytes)
+    original = (parts.folder / record.key).read_bytes()
+    for folder in (parts.folder, there.folder):
+        (folder / record.key).write_bytes(b"\0" * record.size_bytes)
     parts.clock.move(days=8)
     await keeping.copy()
     await keeping.verify_copy_due()
     bad = await status.store(store)
+    reported = list(parts.reported)
+    (parts.folder / record.key).write_bytes(original)
 
     assert copied.level is Level.V0
     assert (good.newest, good.verified, good.verified_time, good.problem) == (made.id, made.id, NOON, "")
     assert (bad.newest, bad.verified) == (made.id, "")
     assert f"backup {made.id} was found damaged" in bad.problem
+    assert [each.partition(" ")[0] for each in reported] == ["a", "it"]
+    assert "it cannot be copied again" in reported[1]
     assert (await parts.repository.catalog.get(made.id)).level is Level.V3
+
+
+async def test_a_damaged_copy_is_made_once_more(tmp_path: Path) -> None:
+    """A backup that rots in the second store alone is copied again when that is found, and read again at once."""
+    parts = make_parts(tmp_path, clock=RealClock())
+    made = await parts.proven(Kind.DAILY)
+    there = again(parts, store_folder=tmp_path / "second")
+    second = second_hands(parts, there)
+    keeping = keep(parts, HOURLY, second=second)
+    [record] = made.manifest.objects
+    await keeping.copy()
+    await keeping.verify_copy_due()
+    (there.folder / record.key).write_bytes(b"\0" * record.size_bytes)
+    parts.clock.move(days=8)
+
+    await keeping.verify_copy_due()
+
+    entry = await second.copying.catalog.get(made.id)
+    assert [each.passed for each in entry.evidence] == [True, False, True]
+    assert entry.level is Level.V3
+    assert (there.folder / record.key).read_bytes() == (parts.folder / record.key).read_bytes()
+    assert [each.partition(" ")[0] for each in parts.reported] == ["a", "it"]
 
 
 async def test_a_broken_archive_is_told_once(parts: Parts) -> None:
@@ -346,24 +384,49 @@ async def test_a_broken_archive_is_told_once(parts: Parts) -> None:
     assert [each.startswith("the archive is broken") and "1/1 to 1/3" in each for each in parts.reported] == [True]
 
 
-async def test_a_broken_copy_of_the_archive_is_told_as_such(parts: Parts, tmp_path: Path) -> None:
-    """What rots in the second store alone is found there, and the first one's archive is known to be whole."""
+async def archived_twice(parts: Parts, there: Parts) -> Keeping:
+    """With a segment in the archive of both stores."""
     async with parts.repository.leases.held("archive") as lease:
         await parts.ship._begin()
         await parts.ship.step(lease)
-    there = again(parts, store_folder=tmp_path / "second")
-    copying = Copying(parts.repository, there.store)
-    second = SecondHands(copying, parts.verify.at(there.repository, "second"), there.prune, there.audit)
-    keeping = keep(parts, second=second)
+    keeping = keep(parts, second=second_hands(parts, there))
     await keeping.copy()
-    there.flip(layout.segment(1, 1, 3), -1)
+    return keeping
 
-    for name in ("audit of the archive", "audit of the second store"):
-        await keeping._do(next(each for each in keeping._chores if each.name == name))
 
-    assert [each.startswith("the archive in the second store is broken") for each in parts.reported] == [True]
-    assert "1/1 to 1/3" in parts.reported[0]
-    assert await keeping._hands.audit.check() is None
+async def test_a_broken_copy_of_the_archive_is_told_as_such(parts: Parts, tmp_path: Path) -> None:
+    """What rots in both stores is told of each, and nothing is copied."""
+    there = again(parts, store_folder=tmp_path / "second")
+    keeping = await archived_twice(parts, there)
+    name = layout.segment(1, 1, 3)
+    there.flip(name, -1)
+    parts.flip(name, -2)
+    before = (there.folder / name).read_bytes()
+
+    for chore in ("audit of the archive", "audit of the second store"):
+        await keeping._do(next(each for each in keeping._chores if each.name == chore))
+
+    wheres = ("the archive is broken", "the archive in the second store is broken")
+    assert [each.startswith(where) for each, where in zip(parts.reported, wheres, strict=True)] == [True, True]
+    assert all("1/1 to 1/3" in each for each in parts.reported)
+    assert (there.folder / name).read_bytes() == before
+
+
+async def test_a_damaged_copy_of_a_segment_is_made_once_more(parts: Parts, tmp_path: Path) -> None:
+    """What rots in the second store alone is copied again when it is read, which is told; the archive is whole then."""
+    there = again(parts, store_folder=tmp_path / "second")
+    keeping = await archived_twice(parts, there)
+    name = layout.segment(1, 1, 3)
+    there.flip(name, -1)
+
+    for chore in ("audit of the archive", "audit of the second store"):
+        await keeping._do(next(each for each in keeping._chores if each.name == chore))
+
+    assert [each.startswith("a segment in the second store was damaged") for each in parts.reported] == [True]
+    assert "1/1" in parts.reported[0]
+    assert (there.folder / name).read_bytes() == (parts.folder / name).read_bytes()
+    assert keeping._hands.second is not None
+    assert await keeping._hands.second.audit.check() is None
 
 
 async def test_a_forged_drill_is_told_once_and_delays_none(parts: Parts) -> None:
