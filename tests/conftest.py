@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import random
+import signal
 from pathlib import Path
 
 import hypothesis
@@ -28,6 +29,10 @@ def _generate() -> None:
 
 
 _generate()
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Of a run in the background: programs that tests start would inherit that they cannot be interrupted.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = [f"tests.{path.stem}" for path in sorted(HERE.glob("fix_*.py"))]
 # All of them before the first is imported: they may import each other.
