@@ -41,7 +41,7 @@ from tests.restore_site import (
 )
 from tests.small_disk import SmallDisk, file_limit, small_disk
 
-pytestmark = [pytest.mark.slow, pytest.mark.rotating(2, "long faults"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.rotating(3, "long faults"), pytest.mark.timeout(300)]
 CONTENT_BYTES = 24 * MIB
 """Of the registry: its largest table is longer than a file of the server's log, and so is the log of a restore."""
 DISK_BYTES = 512 * MIB

@@ -9,7 +9,7 @@ from tests.fix_fault_table import FaultTable
 from tests.fix_service import Service
 from tests.restore_kills import killed_swap
 
-pytestmark = [pytest.mark.slow, pytest.mark.rotating(6), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.rotating(9), pytest.mark.timeout(300)]
 ACTIVATION = (
     "journaled.activating",
     "restore.fenced",

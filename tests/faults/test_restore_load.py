@@ -72,7 +72,7 @@ async def test_full_speed(
     fault_table("T14", f"{WRITERS} writers at full speed beside backups and archive", outcome)
 
 
-@pytest.mark.rotating(2, "long faults")
+@pytest.mark.rotating(3, "long faults")
 async def test_fifty_clients(filled_registry: Service, backup: BackupCalls, fault_table: FaultTable) -> None:
     """T22: a restore to `latest` beside fifty clients: no wrong answer, nothing lost, and refusals for seconds only."""
     url, ledger = database_of(filled_registry), Ledger()

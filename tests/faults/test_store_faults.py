@@ -156,7 +156,7 @@ async def test_black_hole(
     fault_table("T6", f"{server.name} is a black hole in mid-upload, then back", outcome)
 
 
-@pytest.mark.rotating(2, "long faults")
+@pytest.mark.rotating(3, "long faults")
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("server", ["s3_server"], indirect=True)

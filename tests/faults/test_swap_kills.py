@@ -25,7 +25,7 @@ from tests.fix_service import Service
 from tests.restore_site import FAILPOINTS, Ledger, activate, calls, existing, final, make_backup, prepare, serves
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-KILLS = 12
+KILLS = 8
 STATES = restore_pb2.RestoreState.Name
 
 
@@ -87,7 +87,7 @@ async def killed_within(service: Service, restore_id: str, seconds: float) -> No
             await ending
 
 
-@pytest.mark.rotating(2, "long faults")
+@pytest.mark.rotating(3, "long faults")
 @pytest.mark.parametrize("failpoint", ["restore.fenced", "restore.epoch_begun", "swap.closed"])
 async def test_paused_process(
     filled_registry: Service, make_backup_service: MakeBackupService, fault_table: FaultTable, failpoint: str

@@ -221,7 +221,7 @@ class RealStory:
         self.epochs.add(epoch)
 
 
-@pytest.mark.rotating(2, "long faults")
+@pytest.mark.rotating(3, "long faults")
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_a_real_history(

@@ -166,7 +166,10 @@ async def test_a_segment_that_is_stored_late_keeps_its_key(tmp_path: Path, fault
     fault_table("T17", "a segment stored after its key was swept", "the key is written down again")
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize(
+    "seed",
+    [*range(3), *(pytest.param(seed, marks=(pytest.mark.slow, pytest.mark.rotating(2))) for seed in range(3, 9))],
+)
 async def test_whatever_happens_no_key_goes_that_is_needed(tmp_path: Path, seed: int) -> None:
     """Segments, backups, rotations, audits, copies, losses of segments, new processes, in any order, over months: after
     each step every segment can be read and every backup opened, in both stores. In the end no other key is left."""

@@ -397,6 +397,7 @@ async def test_failure_at_some_moments(tmp_path: Path, deed: Deed) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.rotating(2)
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("deed", DEEDS)

@@ -223,7 +223,7 @@ def real_pairs(dice: random.Random, real: list[dict[str, Any]], count: int) -> l
 
 
 @pytest.mark.slow
-@pytest.mark.rotating(2, "long runs")
+@pytest.mark.rotating(3, "long runs")
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("kind", ["random", "real"])
 def test_long_run_of_soundness(kind: str, request: pytest.FixtureRequest) -> None:
@@ -250,7 +250,7 @@ def test_long_run_of_soundness(kind: str, request: pytest.FixtureRequest) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.rotating(2, "long runs")
+@pytest.mark.rotating(3, "long runs")
 @pytest.mark.timeout(900)
 def test_long_run_of_rewritten_schemas(request: pytest.FixtureRequest) -> None:
     """Hundreds of pairs that mean nearly the same, so that the bounds of one lie close to those of the other."""

@@ -157,7 +157,7 @@ def test_verdicts_are_proven(data: st.DataObject) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.rotating(2, "long runs")
+@pytest.mark.rotating(3, "long runs")
 @pytest.mark.timeout(300)
 @settings(max_examples=SLOW_EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
 @given(st.data())

@@ -87,7 +87,7 @@ def test_a_spelling_hides_nothing_special(spelled: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.rotating(2, "long runs")
+@pytest.mark.rotating(3, "long runs")
 @pytest.mark.timeout(600)
 @settings(max_examples=2_000, deadline=None, suppress_health_check=list(HealthCheck))
 @given(schemas(), st.lists(VALUES, min_size=20, max_size=20), st.data())

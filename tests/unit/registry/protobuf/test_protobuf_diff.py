@@ -350,7 +350,7 @@ def test_what_is_proven_compatible_is_read_right(file: File, data: st.DataObject
 
 
 @pytest.mark.slow
-@pytest.mark.rotating(2, "long runs")
+@pytest.mark.rotating(3, "long runs")
 @pytest.mark.timeout(900)
 @seed(LONG_RUN_SEED)
 @given(file=files(), data=st.data())
