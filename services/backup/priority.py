@@ -8,8 +8,9 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 NICENESS = 10
-"""A tenth of the weight of other processes where all processors are busy, and no difference where one is not.
-Source: sched(7), the nice value."""
+"""A tenth of the weight of other threads where all processors are busy, and no difference where one is not. It counts
+among the processes of one control group, or of one session where sessions are groups of their own. Source: sched(7),
+the nice value and the autogroup feature."""
 THREADS_MAX = 8
 
 
