@@ -80,7 +80,7 @@ class RealClock(HandClock):
 
     def monotonic(self) -> float:
         """See Clock."""
-        return time.monotonic()
+        return time.monotonic() + self.seconds
 
 
 @dataclass

@@ -240,43 +240,47 @@ class Keeping:
 
     async def verify_copy_due(self) -> None:
         """The same in the second store, up to V3: its evidence is its own, and kept there. A copy that is damaged is
-        made once more."""
+        made once more, and tried again after an hour when that failed."""
         second = self._hands.second
         if second is None:
             return
-        backup_id = await self._verify_next(second.copying.catalog, second.verify, self._put_off_copies, Level.V3)
-        if backup_id is None or (await second.copying.catalog.get(backup_id)).evidence[0].passed:
-            return
-        self._report("a backup in the second store is damaged", backup_id=backup_id)
+        await self._verify_next(second.copying.catalog, second.verify, self._put_off_copies, Level.V3)
+        for entry in (await second.copying.catalog.listing()).entries:
+            damaged = bool(entry.evidence) and not entry.evidence[0].passed
+            if damaged and not entry.buried and entry.id not in self._put_off_copies:
+                self._put_off_copies[entry.id] = self._repository.clock.monotonic() + HOUR_SECONDS
+                await self._mend_copy(second, entry.id)
+                return
+
+    async def _mend_copy(self, second: SecondHands, backup_id: str) -> None:
+        """Copies a damaged backup once more, and reads it."""
         try:
             await second.copying.mend(backup_id)
         except (errors.BackupNotFound, errors.BackupDamaged) as failed:
-            self._report("it cannot be copied again", backup_id=backup_id, message=failed.message)
+            problem = f"{backup_id} is damaged in the second store and cannot be copied again: {failed.message}"
+            if problem not in self._told:
+                self._report("a copy stays damaged", message=problem)
+                self._told.add(problem)
             return
         await self._ended(OperationKind.VERIFY, lambda running: second.verify.run(backup_id, Level.V3, running))
-        self._report("it was copied again and read", backup_id=backup_id)
+        passed = (await second.copying.catalog.get(backup_id)).evidence[0].passed
+        self._report("a damaged copy was made once more", backup_id=backup_id, passed=passed)
 
-    async def _verify_next(
-        self, catalog: Catalog, verify: Verify, put_off: dict[str, float], deepest: Level
-    ) -> str | None:
-        """Verifies the next backup of a store, and returns its id; None when none is due.
-
-        put_off: until when those that could not be are passed over.
-        """
+    async def _verify_next(self, catalog: Catalog, verify: Verify, put_off: dict[str, float], deepest: Level) -> None:
+        """Verifies the next backup of a store. put_off: until when those that could not be are passed over."""
         listing = await catalog.listing()
         now = self._repository.clock.monotonic()
         for name in [name for name, until in put_off.items() if until <= now]:
             del put_off[name]
         found = self.next_verification(listing, frozenset(put_off), deepest)
         if found is None:
-            return None
+            return
         backup_id, level = found
         try:
             await self._ended(OperationKind.VERIFY, lambda running: verify.run(backup_id, level, running))
         except errors.Error:
             put_off[backup_id] = now + HOUR_SECONDS
             raise
-        return backup_id
 
     def next_verification(
         self, listing: Listing, put_off: frozenset[str] = frozenset(), deepest: Level = Level.V4

@@ -341,13 +341,14 @@ async def test_copies_are_read_in_the_second_store(parts: Parts, tmp_path: Path)
     assert (good.newest, good.verified, good.verified_time, good.problem) == (made.id, made.id, NOON, "")
     assert (bad.newest, bad.verified) == (made.id, "")
     assert f"backup {made.id} was found damaged" in bad.problem
-    assert [each.partition(" ")[0] for each in reported] == ["a", "it"]
-    assert "it cannot be copied again" in reported[1]
+    assert ["a copy stays damaged" in each for each in reported] == [True]
+    assert record.key in reported[0]
     assert (await parts.repository.catalog.get(made.id)).level is Level.V3
 
 
 async def test_a_damaged_copy_is_made_once_more(tmp_path: Path) -> None:
-    """A backup that rots in the second store alone is copied again when that is found, and read again at once."""
+    """A backup that rots in the second store is copied again when that is found, or an hour after it failed, when the
+    first store's is whole; it is read again at once."""
     parts = make_parts(tmp_path, clock=RealClock())
     made = await parts.proven(Kind.DAILY)
     there = again(parts, store_folder=tmp_path / "second")
@@ -356,16 +357,29 @@ async def test_a_damaged_copy_is_made_once_more(tmp_path: Path) -> None:
     [record] = made.manifest.objects
     await keeping.copy()
     await keeping.verify_copy_due()
-    (there.folder / record.key).write_bytes(b"\0" * record.size_bytes)
+    original = (parts.folder / record.key).read_bytes()
+    for folder in (parts.folder, there.folder):
+        (folder / record.key).write_bytes(b"\0" * record.size_bytes)
     parts.clock.move(days=8)
+    for _ in range(2):
+        await keeping.verify_copy_due()
+    (parts.folder / record.key).write_bytes(original)
+    await keeping.verify_copy_due()
+    early = (there.folder / record.key).read_bytes()
+    parts.clock.move(hours=1.5)
 
     await keeping.verify_copy_due()
 
     entry = await second.copying.catalog.get(made.id)
+    assert early != original
     assert [each.passed for each in entry.evidence] == [True, False, True]
     assert entry.level is Level.V3
-    assert (there.folder / record.key).read_bytes() == (parts.folder / record.key).read_bytes()
-    assert [each.partition(" ")[0] for each in parts.reported] == ["a", "it"]
+    assert (there.folder / record.key).read_bytes() == original
+    assert [each.partition(" {")[0] for each in parts.reported] == [
+        "a copy stays damaged",
+        "a damaged copy was made once more",
+    ]
+    assert "'passed': True" in parts.reported[1]
 
 
 async def test_a_broken_archive_is_told_once(parts: Parts) -> None:
