@@ -20,6 +20,8 @@ from tests.fix_service import MakeService, Service
 from tests.restore_site import Ledger, activate, calls, load, make_backup, prepare, revert, serves, shown
 
 
+@pytest.mark.slow
+@pytest.mark.rotating(3, "long faults")
 async def test_swap_under_load(filled_registry: Service, backup: BackupCalls, fault_table: FaultTable) -> None:
     """Under readers and writers that repeat, a restore to `latest` loses nothing that was acknowledged, no id has two
     texts, and a request that is repeated is not run again."""

@@ -108,6 +108,7 @@ async def killed_at(url: str, given: bytes, position: int) -> int:
     return head
 
 
+@pytest.mark.slow
 async def test_killed_and_repeated(databases: Callable[[], str], rng: random.Random) -> None:
     """A replay that is killed within a transaction leaves whole changes; a repeat of all of it gives the same rows."""
     first, second = databases(), databases()

@@ -83,6 +83,8 @@ async def test_damaged_data_under_load(place: Site) -> None:
     assert (await registry_tools.run(url, "check")).result["problems"] == []
 
 
+@pytest.mark.slow
+@pytest.mark.rotating(3, "long faults")
 async def test_damage_that_a_backup_holds(place: Site) -> None:
     """A backup that was made of damaged data leads to no registry: the recovery stands still with what served before,
     says so, and resumed it begins from the backup before that one; nothing acknowledged is lost."""

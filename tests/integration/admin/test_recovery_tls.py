@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from llm_schema_registry.admin.v1 import recovery_pb2
 from llm_schema_registry.client import AdminClient, RegistryClient, Tls
 from tests import registry_tools
@@ -49,6 +51,7 @@ def peers(authority: Authority, options: dict[str, object]) -> dict[str, object]
     }
 
 
+@pytest.mark.slow
 async def test_recovery_over_mtls(
     database_url: str,
     authority: Authority,

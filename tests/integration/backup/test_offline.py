@@ -395,14 +395,9 @@ def test_an_older_backup_alone_leads_as_far(disaster: Disaster, fresh: Fresh) ->
     assert (restored.lines[-1]["backup_id"], restored.lines[-1]["place"]) == (disaster.backups[0], f"1/{ARCHIVED}")
 
 
-@pytest.mark.parametrize(
-    "point",
-    [
-        pytest.param("place.restored", marks=pytest.mark.slow),
-        "journaled.activating",
-        pytest.param("swap.renamed", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.rotating(2)
+@pytest.mark.parametrize("point", ["place.restored", "journaled.activating", "swap.renamed"])
 def test_a_killed_restore_is_ended_by_the_next_run(disaster: Disaster, fresh: Fresh, point: str) -> None:
     """kill -9 in the middle of a restore: the same command again leads to the end, and nothing is left over."""
     killed = disaster.run("restore", "--latest", url=fresh.url, failpoints=f"{point}:kill")

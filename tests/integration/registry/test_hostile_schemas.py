@@ -203,6 +203,7 @@ PAIRS: dict[str, tuple[object, object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 async def test_hostile_pairs_are_compared_in_time(attacked: tuple[Service, Registry], name: Name) -> None:
     """Every policy ends with a verdict, at worst UNDECIDED, while a reader is served."""
