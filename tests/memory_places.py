@@ -227,6 +227,11 @@ class MemoryPlaces:
         await self._at("facts")
         return self._found(name).facts(self._world.clock)
 
+    async def rows(self, name: str) -> Mapping[str, int]:
+        """See Places."""
+        await self._at("rows")
+        return {each.name: each.rows for each in self._found(name).facts(self._world.clock).tables}
+
     async def check(self, name: str) -> RegistryCheck:
         """See Places."""
         await self._at("check")

@@ -161,7 +161,11 @@ class Places(Protocol):
         ...
 
     async def facts(self, name: str) -> DatabaseFacts:
-        """What the place holds."""
+        """What the place holds. Reads all of it."""
+        ...
+
+    async def rows(self, name: str) -> Mapping[str, int]:
+        """How many rows each of the place's tables has: those of its facts, without reading them."""
         ...
 
     async def check(self, name: str) -> RegistryCheck:

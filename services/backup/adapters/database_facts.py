@@ -220,6 +220,15 @@ async def read_facts(
             )
 
 
+async def read_rows(connection: Connection, schema: str) -> Mapping[str, int]:
+    """How many rows each table has that `read_facts` tells of, in one snapshot. Raises errors.DatabaseUnavailable."""
+    with translated():
+        async with _transaction(connection):
+            await _settle(connection, schema)
+            tables = await (await connection.execute(_TABLES, [_quoted(connection, schema)])).fetchall()
+            return {name: await _count(connection, schema, name) for name, _ in tables}
+
+
 @asynccontextmanager
 async def _transaction(connection: Connection) -> AsyncIterator[None]:
     """One snapshot for the block: that of the transaction there is, or of a new one, which changes nothing."""
@@ -302,12 +311,17 @@ async def _table(connection: Connection, schema: str, name: str, columns: Sequen
 
 async def _counted(connection: Connection, schema: str, name: str, found: RowDigest | None) -> TableFacts:
     """The table's rows and digest, from the dump, when that has as many rows as the table."""
+    count = await _count(connection, schema, name)
+    if found is None or found.rows != count:
+        raise errors.BackupFailed(
+            f"pg_dump ended well, but its dump has {found.rows if found else 'no'} rows of table {name}, and the"
+            f" snapshot has {count}"
+        )
+    return TableFacts(name, found.rows, found.digest())
+
+
+async def _count(connection: Connection, schema: str, name: str) -> int:
     statement = sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(schema, name))
     row = await (await connection.execute(statement)).fetchone()
     assert row is not None, "a count is one row"
-    if found is None or found.rows != row[0]:
-        raise errors.BackupFailed(
-            f"pg_dump ended well, but its dump has {found.rows if found else 'no'} rows of table {name}, and the"
-            f" snapshot has {row[0]}"
-        )
-    return TableFacts(name, found.rows, found.digest())
+    return int(row[0])

@@ -18,7 +18,7 @@ from llm_schema_registry import errors
 from llm_schema_registry.kernel.postgres import Connection, PostgresOptions
 from services.backup.adapters.change_reader import read_changes, read_head
 from services.backup.adapters.client_programs import find_programs, program_access
-from services.backup.adapters.database_facts import read_facts
+from services.backup.adapters.database_facts import read_facts, read_rows
 from services.backup.adapters.database_preflight import preflight
 from services.backup.adapters.database_swap import FAILPOINTS as SWAP_FAILPOINTS
 from services.backup.adapters.database_swap import Swap
@@ -188,6 +188,11 @@ class DatabasePlaces:
         """See Places."""
         async with self._inside(name) as session:
             return await read_facts(session, SCHEMA)
+
+    async def rows(self, name: str) -> Mapping[str, int]:
+        """See Places."""
+        async with self._inside(name) as session:
+            return await read_rows(session, SCHEMA)
 
     async def check(self, name: str) -> RegistryCheck:
         """See Places."""

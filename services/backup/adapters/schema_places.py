@@ -20,7 +20,7 @@ from llm_schema_registry import errors
 from llm_schema_registry.kernel.postgres import Connection, PostgresOptions
 from services.backup.adapters.change_reader import read_changes, read_head
 from services.backup.adapters.client_programs import find_programs
-from services.backup.adapters.database_facts import read_facts
+from services.backup.adapters.database_facts import read_facts, read_rows
 from services.backup.adapters.database_preflight import preflight
 from services.backup.adapters.dump_script import Copy, EndOfRows, NotAScript, Rows, Statements, pieces
 from services.backup.adapters.place_errors import LOCKED, refused
@@ -213,6 +213,11 @@ class SchemaPlaces:
         """See Places. database_bytes: of the whole database."""
         async with self._session(statement_seconds=0) as session:
             return await read_facts(session, name)
+
+    async def rows(self, name: str) -> Mapping[str, int]:
+        """See Places."""
+        async with self._session(statement_seconds=0) as session:
+            return await read_rows(session, name)
 
     async def check(self, name: str) -> RegistryCheck:
         """See Places."""

@@ -305,17 +305,17 @@ class Prepare:
                     f"The registry's own check found: {'; '.join(check.problems[:5])}. Backup {restore.backup_id} may"
                     " hold the damage: from now on one before it is preferred."
                 )
-            facts = await self._places.facts(name)
+            head, rows = await self._places.head(name), await self._places.rows(name)
             # Nobody writes here by accident; the activation allows it.
             await self._places.set_fenced(name, fenced=True)
             say(f"{check.schemas} schemas and {check.changes} changes are in order")
         return replace(
             restore,
-            place=facts.head.place,
+            place=head.place,
             place_time=time,
-            subjects=facts.rows("subjects"),
-            versions=facts.rows("versions"),
-            schemas=facts.rows("schemas"),
+            subjects=rows.get("subjects", 0),
+            versions=rows.get("versions", 0),
+            schemas=rows.get("schemas", 0),
         )
 
     async def _doubt(self, restore: Restore, problems: Sequence[str]) -> None:

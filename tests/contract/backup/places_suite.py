@@ -143,6 +143,7 @@ class PlacesSuite:
 
         found = await site.places.facts(name)
         assert found.tables == facts.tables
+        assert await site.places.rows(name) == {table.name: table.rows for table in facts.tables}
         assert (found.structure_sha256, found.access_sha256) == (facts.structure_sha256, facts.access_sha256)
         assert (found.encoding, found.collation, found.migrations) == (
             facts.encoding,
