@@ -25,7 +25,7 @@ from tests.fix_service import Service
 from tests.restore_site import FAILPOINTS, Ledger, activate, calls, existing, final, make_backup, prepare, serves
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-KILLS = 8
+KILLS = 12
 STATES = restore_pb2.RestoreState.Name
 
 

@@ -57,7 +57,7 @@ def setting(position: int, level: int, *, epoch: int = 1, request_id: str = "") 
     return change
 
 
-@pytest.mark.parametrize("_", range(2))
+@pytest.mark.parametrize("_", range(3))
 async def test_every_row_is_the_same(databases: Callable[[], str], rng: random.Random, _: int) -> None:
     """After a replay of a random life all tables hold the same rows, across a new epoch too."""
     first, second = databases(), databases()

@@ -446,11 +446,11 @@ def _run(service: Service, *, examples: int, steps: int, crashes: int) -> None:
 @pytest.mark.timeout(300)
 def test_histories(make_service: MakeService, database_url: str, valkey_url: str) -> None:
     """A few histories with a few crashes."""
-    _run(make_service(database_url, valkey_url), examples=30, steps=40, crashes=6)
+    _run(make_service(database_url, valkey_url), examples=40, steps=40, crashes=6)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_many_histories(make_service: MakeService, database_url: str, valkey_url: str) -> None:
     """Many histories with many crashes."""
-    _run(make_service(database_url, valkey_url), examples=100, steps=50, crashes=40)
+    _run(make_service(database_url, valkey_url), examples=150, steps=50, crashes=60)
