@@ -15,6 +15,8 @@ from typing import Any
 
 import psycopg
 
+from llm_schema_registry import errors
+from llm_schema_registry.admin.v1 import recovery_service_pb2
 from llm_schema_registry.backup.v1 import backup_pb2
 from llm_schema_registry.client import RegistryClient
 from llm_schema_registry.operations.keys import LEASES, OPERATIONS
@@ -82,13 +84,25 @@ class Night:
             while not reached():
                 recovery_id, state = self.recovery
                 if not self._asked and state in OVER | STILL:
-                    if state != "DONE":
-                        self.pushes.append("begun anew" if state in OVER else "resumed")
-                    asking = self.place.start() if state in OVER else self.place.resume(recovery_id)
-                    task = asyncio.create_task(asking)
+                    task = asyncio.create_task(self._push(recovery_id, state))
                     self._asked.add(task)
                     task.add_done_callback(self._asked.discard)
                 await asyncio.sleep(POLL_SECONDS)
+
+    async def _push(self, recovery_id: str, state: str) -> None:
+        """Begins a recovery, or resumes one that stands still. Where somebody works on it already nothing is to be done:
+        the journal may say so a moment later only, so that it would be asked for twice."""
+        admin = self.place.admin
+        try:
+            if state in OVER:
+                await self.place.start()
+            else:
+                request = recovery_service_pb2.ResumeRecoveryRequest(recovery_id=recovery_id)
+                await admin.call(admin.recoveries.ResumeRecovery, request)
+        except errors.OperationRunning:
+            return
+        if state != "DONE":
+            self.pushes.append("begun anew" if state in OVER else "resumed")
 
     def pushed(self) -> str:
         """What had to be done by hand since it was asked for the last time."""
