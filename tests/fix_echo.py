@@ -98,8 +98,8 @@ class EchoHandlers:
         """All texts in one answer."""
         texts = []
         async for request in requests:
-            await self._answer(request, context)
-            texts.append(request.text)
+            answer = await self._answer(request, context)
+            texts.append(request.text if isinstance(answer, bytes) else answer.text)
         return self.pb.EchoResponse(text=" ".join(texts))
 
     async def Repeat(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
@@ -213,12 +213,9 @@ async def serve_echo(
         control=ControlCredential(CONTROL_TOKEN, settings.control.client_names),
         request_seconds_max=settings.server.request_timeout_seconds,
         request_bytes_max=settings.performance.max_request_body_bytes,
-        compression=settings.features.compression_enabled,
     )
     handlers = EchoHandlers(code.pb)
-    server = GrpcServer(
-        settings.server, settings.performance, Certificates.of(settings, logs.logger), Interceptors(rules, telemetry)
-    )
+    server = GrpcServer(settings, Certificates.of(settings, logs.logger), Interceptors(rules, telemetry))
     health = HealthServicer(Health(lifecycle, dependencies), [SERVICE])
     server.add([echo_servicer(code, handlers)], health)
     if settings.security.mtls_enabled:

@@ -90,8 +90,8 @@ class Night:
                 await asyncio.sleep(POLL_SECONDS)
 
     async def _push(self, recovery_id: str, state: str) -> None:
-        """Begins a recovery, or resumes one that stands still. Where somebody works on it already nothing is to be done:
-        the journal may say so a moment later only, so that it would be asked for twice."""
+        """Begins a recovery, or resumes one that stands still. Where somebody works on it nothing is to be done: the
+        journal says so a moment later only, so that it would be asked for twice."""
         admin = self.place.admin
         try:
             if state in OVER:

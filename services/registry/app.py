@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,11 +89,13 @@ async def build(runtime: Runtime[RegistrySettings]) -> AsyncIterator[Parts[Regis
     store = PostgresStore(database)
     caches = _caches(settings, store, shared, runtime)
     async with PostgresBell(options) as bell, WorkerPool() as workers:
-        feed = Feed(store, bell, caches.observers)
+        feed = Feed(store, bell, _telling(runtime, "changes not read"), caches.observers)
         jitter = random.Random()  # noqa: S311 - spreads work, keeps no secret
         background = [
             asyncio.create_task(feed.run(), name="change feed"),
-            asyncio.create_task(keep_house(store, runtime.clock, jitter), name="housekeeping"),
+            asyncio.create_task(
+                keep_house(store, runtime.clock, jitter, _telling(runtime, "housekeeping failed")), name="housekeeping"
+            ),
         ]
         try:
             yield Parts(
@@ -113,6 +115,15 @@ async def build(runtime: Runtime[RegistrySettings]) -> AsyncIterator[Parts[Regis
 
 
 DEFINITION = Definition(name="registry", settings=RegistrySettings, build=build)
+
+
+def _telling(runtime: Runtime[RegistrySettings], event: str) -> Callable[[Exception], None]:
+    """Logs an error that nobody expected."""
+
+    def tell(error: Exception) -> None:
+        runtime.logger.error(event, exc_info=error)
+
+    return tell
 
 
 def servicers(ports: Ports, runtime: Runtime[RegistrySettings]) -> Sequence[Servicer]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from llm_schema_registry.kernel.settings import DatabaseSettings, RedisSettings, Section, ServiceSettings
+from llm_schema_registry.kernel.settings import DatabaseSettings, Problem, RedisSettings, Section, ServiceSettings
 
 
 class CacheSettings(Section):
@@ -53,3 +54,13 @@ class RegistrySettings(ServiceSettings):
     cache: CacheSettings = Field(default_factory=CacheSettings)
     limits: LimitSettings = Field(default_factory=LimitSettings)
     formats: FormatSettings = Field(default_factory=FormatSettings)
+
+    def rules(self) -> Iterator[Problem]:
+        """Callers are authenticated, and what they may send fits into a request."""
+        yield from super().rules()
+        most = self.performance.max_request_body_bytes
+        for name in ("schema_text_bytes_max", "data_bytes_max"):
+            value = getattr(self.limits, name)
+            if value > most:
+                allowed = f"must not be above performance.max_request_body_bytes = {most}"
+                yield Problem(f"limits.{name}", allowed, str(value))

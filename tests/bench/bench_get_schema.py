@@ -50,9 +50,10 @@ async def run(
 
 
 def queries(database_url: str) -> int:
-    """Reads of the schemas table that PostgreSQL has counted, once its counters have settled."""
+    """Reads of any table that PostgreSQL has counted, once its counters have settled. Left out is `head`, at which the
+    registry looks by itself to hear of changes."""
     statement = """
-        SELECT coalesce(sum(seq_scan + coalesce(idx_scan, 0)), 0) FROM pg_stat_user_tables WHERE relname = 'schemas'
+        SELECT coalesce(sum(seq_scan + coalesce(idx_scan, 0)), 0) FROM pg_stat_user_tables WHERE relname <> 'head'
     """
     counted, before = 0, -1
     with psycopg.connect(database_url, autocommit=True) as database:
@@ -88,7 +89,7 @@ def main() -> int:
     print(measuring.table("bare grpc.aio", bare))
     cost = measuring.ratio(ours, bare, lambda each: each.cpu_us)
     print(measuring.verdict("CPU per request, ours / bare", cost, at_most=1.25))
-    print(f"reads of the schemas table during {REQUESTS * ROUNDS} warm calls: {read} (target: 0)")
+    print(f"reads of the tables during {REQUESTS * ROUNDS} warm calls: {read} (target: 0)")
     return 0 if cost <= 1.25 and read == 0 else 1
 
 

@@ -90,17 +90,28 @@ class WorkerPool:
     async def _worker(self) -> Process:
         """A worker that lives: an idle one, or a new one."""
         while self._idle:
-            process = self._idle.pop()
-            if process.returncode is None:
-                return process
-        process = await asyncio.create_subprocess_exec(sys.executable, "-m", MODULE, stdin=PIPE, stdout=PIPE)
+            idle = self._idle.pop()
+            if idle.returncode is None:
+                return idle
+        process: Process | None = None
         try:
+            process = await asyncio.create_subprocess_exec(sys.executable, "-m", MODULE, stdin=PIPE, stdout=PIPE)
             async with asyncio.timeout(START_SECONDS_MAX):
                 await _frame(process)
-        except BaseException:
-            await _end(process)
+        except BaseException as error:
+            if process is not None:
+                await _end(process)
+            if isinstance(error, OSError | EOFError | TimeoutError):
+                raise _not_started() from error
             raise
         return process
+
+
+def _not_started() -> Overloaded:
+    return Overloaded(
+        "no process could be started for the work, for want of memory or processes or time: repeat later",
+        retry_seconds=START_SECONDS_MAX,
+    )
 
 
 async def _exchange(process: Process, frame: bytes) -> bytes:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 
 from llm_schema_registry.errors import (
     Code,
+    DatabaseUnavailable,
     EpochChanged,
     Error,
     InvalidField,
@@ -81,19 +82,27 @@ Observer = Callable[[Head, Sequence[Change]], None]
 While nobody watches, changes that purge nothing are not even read.
 """
 
+Tell = Callable[[Exception], None]
+"""Told of an error that nobody expected, with its traceback. Must not raise."""
+
 
 class Feed:
-    """Follows the store. `run` must be running for watchers to see new changes without delay."""
+    """Follows the store. `run` must be running for watchers to see new changes without delay.
 
-    def __init__(self, store: Store, bell: Bell, observers: Sequence[Observer] = ()) -> None:
+    tell: told of an unexpected error once, until the store was read again.
+    """
+
+    def __init__(self, store: Store, bell: Bell, tell: Tell, observers: Sequence[Observer] = ()) -> None:
         self._store = store
         self._bell = bell
+        self._tell = tell
         self._observers = observers
         self._kept: deque[Change] = deque()
         self._kept_bytes = 0
         self._head: Head | None = None
         self._moved = asyncio.Condition()
         self._failure: Error | None = None
+        self._told = False
         self._refreshed: float | None = None
         self.watchers = 0
 
@@ -108,19 +117,28 @@ class Feed:
         return self._head.epoch if self._head else 0
 
     async def run(self) -> None:
-        """Follows the store until cancelled. A store that cannot answer is asked again after POLL_SECONDS."""
+        """Follows the store until cancelled. One that fails, whatever the error, is asked again after POLL_SECONDS."""
         while True:
             try:
                 more = await self.refresh()
-            except Error as error:
-                more, self._failure = False, error
+            except Exception as error:  # noqa: BLE001 - a process that stopped to follow would never serve again
+                more, self._failure = False, self._expected(error)
                 await asyncio.sleep(POLL_SECONDS)
             else:
-                self._failure = None
+                self._failure, self._told = None, False
                 self._refreshed = asyncio.get_running_loop().time()
             if not more:
                 await asyncio.sleep(GATHER_SECONDS)
                 await self._bell.wait(POLL_SECONDS)
+
+    def _expected(self, error: Exception) -> Error:
+        """The error as watchers may be told of it."""
+        if isinstance(error, Error):
+            return error
+        if not self._told:
+            self._told = True
+            self._tell(error)
+        return DatabaseUnavailable("reading them failed unexpectedly, see the log", retry_seconds=POLL_SECONDS)
 
     async def check(self) -> str | None:
         """What is wrong when the store has not been read for STALE_SECONDS: caches and watchers hear of nothing."""
@@ -230,8 +248,8 @@ class Feed:
                 yield found
 
     def _require_alive(self, place: Place) -> None:
-        """Raises when the place belongs to another epoch, or when the history cannot be read on by this process."""
-        if self._head is not None and self._head.epoch != place.epoch:
+        """Raises when the place belongs to an earlier epoch, or when the history cannot be read on by this process."""
+        if self._head is not None and self._head.epoch > place.epoch:
             _require_reachable(place, self._head)
         if self._failure is not None and self._failure.code is not Code.UNAVAILABLE:
             raise self._failure
@@ -245,11 +263,14 @@ class Feed:
         return _filtered(changes, place, prefix)
 
     async def _wait_beyond(self, place: Place, seconds: float) -> None:
-        """Waits for a change after the place, for a new epoch, or a little longer than `seconds`."""
+        """Waits for a change after the place, for a new epoch, or a little longer than `seconds`.
+
+        The place may be of an epoch that this process has not seen yet: another replica gave its token out.
+        """
 
         def moved() -> bool:
             head = self._head
-            return head is not None and (head.position > place.position or head.epoch != place.epoch)
+            return head is not None and (head.epoch, head.position) > (place.epoch, place.position)
 
         try:
             async with asyncio.timeout(max(0, seconds) + 0.001), self._moved:

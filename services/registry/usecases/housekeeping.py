@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
 from datetime import timedelta
 
 from llm_schema_registry.errors import Error
@@ -26,11 +27,16 @@ async def forget_old_requests(store: Store, clock: Clock) -> int:
             return total
 
 
-async def keep_house(store: Store, clock: Clock, jitter: random.Random) -> None:
-    """Runs until cancelled: about every PAUSE_SECONDS. Several processes may; what fails is done the next time."""
+async def keep_house(store: Store, clock: Clock, jitter: random.Random, tell: Callable[[Exception], None]) -> None:
+    """Runs until cancelled: about every PAUSE_SECONDS. Several processes may; what fails is done the next time.
+
+    tell: told of an unexpected error, with its traceback.
+    """
     while True:
         await asyncio.sleep(PAUSE_SECONDS * (0.5 + jitter.random()))
         try:
             await forget_old_requests(store, clock)
         except Error:
             continue
+        except Exception as error:  # noqa: BLE001 - the next time is as good as this one
+            tell(error)

@@ -28,7 +28,7 @@ def read(text: str, question: object) -> object:
         body = base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
         digest, key = json.loads(body)
         json.dumps(key, ensure_ascii=False).encode("utf-8")  # Half a surrogate pair is no text of ours.
-    except (ValueError, TypeError, binascii.Error):
+    except (ValueError, TypeError, RecursionError, binascii.Error):
         raise InvalidField.of("page_token", "must be the next_page_token of an earlier answer") from None
     if digest != _digest(question):
         raise InvalidField.of("page_token", "belongs to a request with other conditions: send those, or no token")

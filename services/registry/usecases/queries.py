@@ -189,16 +189,26 @@ class Queries:
     async def references(self, walk: Walk, ask: Ask) -> Page[Version]:
         """A page of the live versions that a version needs, or that need it, by subject and number.
 
+        Without a number the walk begins at the latest version, and its later pages at the same one.
+
         Raises SubjectNotFound, VersionNotFound, ReferenceLimit.
         """
-        start, _ = await self.version(walk.subject, walk.number or None, include_deleted=False)
-        walk = replace(walk, number=start.number)
         question = ["references", walk.subject, walk.number, walk.dependents, walk.transitive]
-        after = _key(paging.read(ask.token, question))
+        number, after = _walked(paging.read(ask.token, question))
         size = paging.size(ask.size, default=PAGE_SIZE_DEFAULT, most=PAGE_SIZE_MAX)
-        keys = sorted(key for key in await self._reached(walk) if after is None or key > after)
-        found = [version for version in await self._store.versions_by_key(keys[: size + 1]) if version.live]
-        return _page(found, size, question)
+        start, _ = await self.version(walk.subject, number or walk.number or None, include_deleted=False)
+        reached = await self._reached(replace(walk, number=start.number))
+        keys = sorted(key for key in reached if after is None or key > after)
+        # A version that was deleted since its key was read is left out; the page ends behind it all the same.
+        found = [version for version in await self._store.versions_by_key(keys[:size]) if version.live]
+        items = fit(found, version_bytes)
+        if len(items) < len(found):
+            last = (items[-1].subject, items[-1].number)
+        elif len(keys) > size:
+            last = keys[size - 1]
+        else:
+            return Page(items, "")
+        return Page(items, paging.token([start.number, *last], question))
 
     async def _reached(self, walk: Walk) -> set[Key]:
         """Keys that the walk reaches, its start left out. Raises ReferenceLimit."""
@@ -255,6 +265,16 @@ def _key(value: object) -> Key | None:
             return None
         case [str(subject), int(number)] if 0 < number <= NUMBER_MAX:
             return subject, number
+    raise _bad_token()
+
+
+def _walked(value: object) -> tuple[int | None, Key | None]:
+    """The number of the version that a walk began at, and the key that it came to."""
+    match value:
+        case None:
+            return None, None
+        case [int(number), *key] if 0 < number <= NUMBER_MAX:
+            return number, _key(key)
     raise _bad_token()
 
 

@@ -9,11 +9,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
-from llm_schema_registry.errors import Conflict, RequestIdReused
+from llm_schema_registry.errors import Conflict, Overloaded, RequestIdReused
 from services.registry.domain.events import Change, Event, RequestKey
 from services.registry.ports import Basis, Clock, Proposal, Stale, Store
 
 ATTEMPTS_MAX = 20
+WRITERS_MAX = 1000
+"""Calls in one process that write one subject, or wait for those that do."""
 BACKOFF_SECONDS = 0.005
 BACKOFF_SECONDS_MAX = 0.1
 
@@ -63,8 +65,9 @@ class Writer:
         """The change that was committed; None when the decision was to write nothing.
 
         With a request id that is recorded already it is the change that was committed then, and nothing is decided.
-        Raises RequestIdReused when it was recorded for another request, Conflict when other processes were faster
-        ATTEMPTS_MAX times, and what `decide` and Store.commit raise.
+        Raises RequestIdReused when it was recorded for another request, Overloaded when WRITERS_MAX calls write the
+        subject already, Conflict when other processes were faster ATTEMPTS_MAX times, and what `decide` and
+        Store.commit raise.
         """
         async with self._alone(intent.subject):
             for attempt in range(ATTEMPTS_MAX):
@@ -108,8 +111,14 @@ class Writer:
 
     @asynccontextmanager
     async def _alone(self, subject: str) -> AsyncIterator[None]:
-        """Holds the subject's queue; the queue exists only while someone is in it."""
+        """Holds the subject's queue; the queue exists only while someone is in it. Raises Overloaded."""
         queue = self._queues.setdefault(subject, _Queue())
+        if queue.waiting >= WRITERS_MAX:
+            raise Overloaded(
+                f"{queue.waiting} calls wait already to write subject {subject!r}: repeat later",
+                metadata={"subject": subject, "maximum": WRITERS_MAX},
+                retry_seconds=1,
+            )
         queue.waiting += 1
         try:
             async with queue.lock:

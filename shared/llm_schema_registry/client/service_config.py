@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
+from llm_schema_registry.admin.v1 import admin_service_pb2, maintenance_service_pb2, recovery_service_pb2
 from llm_schema_registry.backup.v1 import backup_service_pb2, restore_service_pb2
 from llm_schema_registry.common.v1 import method_policy_pb2
 from llm_schema_registry.control.v1 import control_service_pb2
@@ -33,11 +34,14 @@ RETRIED_CODES = ["UNAVAILABLE", "CANCELLED"]
 that are left after the grace. A call that its own caller cancels is not repeated."""
 
 _FILES = (
+    admin_service_pb2,
     backup_service_pb2,
     change_service_pb2,
     compatibility_service_pb2,
     control_service_pb2,
+    maintenance_service_pb2,
     operation_service_pb2,
+    recovery_service_pb2,
     restore_service_pb2,
     schema_service_pb2,
     subject_service_pb2,

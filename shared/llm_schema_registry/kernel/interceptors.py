@@ -53,7 +53,6 @@ class Rules:
     control: Authenticator
     request_seconds_max: float
     request_bytes_max: int
-    compression: bool
 
 
 class Interceptors:
@@ -161,9 +160,8 @@ class _Work:
                 deadline = self._deadlines.begin(call.deadline)
             answer = await self._handler(request, context)
             payload: bytes = answer if type(answer) is bytes else self._encode(answer)
-            if self._rules.compression and len(payload) >= COMPRESS_BYTES_MIN:
-                context.set_compression(grpc.Compression.Gzip)
-                await context.send_initial_metadata(())  # Only sent by itself does it announce the compression.
+            if len(payload) < COMPRESS_BYTES_MIN:
+                context.disable_next_message_compression()
             if deadline is not None:
                 self._deadlines.end(deadline)
         except BaseException as error:  # noqa: BLE001 - the edge: every failure is translated or raised again
@@ -209,9 +207,9 @@ class _Work:
             stream.wait_ends()
             payload: bytes = answer if type(answer) is bytes else self._encode(answer)
             call.sent_bytes = len(payload)
+            if len(payload) < COMPRESS_BYTES_MIN:
+                context.disable_next_message_compression()
             return payload
-        if self._rules.compression:
-            context.set_compression(grpc.Compression.Gzip)
         async with aclosing(self._handler(request, context)) as answers:
             while True:
                 stream.wait_begins()

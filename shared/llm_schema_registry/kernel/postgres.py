@@ -46,9 +46,10 @@ _UNAVAILABLE = frozenset(
         "57P04",  # database_dropped
         "57P05",  # idle_session_timeout
         "53300",  # too_many_connections
-        "25006",  # read_only_sql_transaction: a standby, until the name leads to the primary
     }
 )
+_WANTING = ("53", "58")  # insufficient_resources, system_error: a full disk, no memory, a file that cannot be read
+_STANDBY = "25006"  # read_only_sql_transaction: until the name leads to the primary
 _REPEATED = frozenset({"40001", "40P01"})  # serialization_failure, deadlock_detected
 _STATEMENT_TIMEOUT = "57014"  # query_canceled; a cancelled task never sees it
 
@@ -312,12 +313,19 @@ def translation(error: psycopg.Error) -> Exception:
     state = error.sqlstate
     if isinstance(error, TooManyRequests):
         return errors.PoolExhausted("too many calls wait for a database connection", retry_seconds=RETRY_SECONDS)
-    if isinstance(error, PoolClosed) or state in _UNAVAILABLE or (state or "").startswith("08"):
+    if isinstance(error, PoolClosed) or state in _UNAVAILABLE or _is_lost(error):
         return _unavailable()
     if state == _STATEMENT_TIMEOUT:
         return errors.Deadline("the database did not answer within the statement timeout")
-    if isinstance(error, psycopg.OperationalError) and state is None:
-        return _unavailable()
+    if state is not None and state.startswith(_WANTING):
+        return errors.DatabaseUnavailable(
+            f"the database lacks disk, memory or another resource (SQLSTATE {state}): repeat later",
+            retry_seconds=RETRY_SECONDS,
+        )
+    if state == _STANDBY:
+        return errors.DatabaseUnavailable(
+            "the database takes no writes now, as a standby does: repeat later", retry_seconds=RETRY_SECONDS
+        )
     if state in _REPEATED:
         return errors.DatabaseUnavailable(
             "other transactions were in the way during every attempt: repeat later", retry_seconds=RETRY_SECONDS
@@ -329,7 +337,13 @@ def translation(error: psycopg.Error) -> Exception:
 
 def is_broken(connection: Connection, error: psycopg.Error) -> bool:
     """Whether the error ended the connection, so that nothing after it could work."""
-    return connection.closed or isinstance(translation(error), errors.DatabaseUnavailable)
+    return connection.closed or error.sqlstate in _UNAVAILABLE or _is_lost(error)
+
+
+def _is_lost(error: psycopg.Error) -> bool:
+    """Whether it is the connection that failed: the server's word for it, or the driver's without a code."""
+    state = error.sqlstate
+    return isinstance(error, psycopg.OperationalError) if state is None else state.startswith("08")
 
 
 def _unavailable() -> errors.DatabaseUnavailable:

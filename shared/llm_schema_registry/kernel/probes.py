@@ -11,6 +11,7 @@ from llm_schema_registry.kernel.clock import Clock
 from llm_schema_registry.kernel.export import PAGE_TYPE, MetricsPage
 from llm_schema_registry.kernel.health import Health
 from llm_schema_registry.kernel.http import Page
+from llm_schema_registry.kernel.settings import HEALTH_PATHS
 
 
 def health_pages(about: About, clock: Clock, health: Health) -> dict[str, Callable[[], Page]]:
@@ -21,10 +22,11 @@ def health_pages(about: About, clock: Clock, health: Health) -> dict[str, Callab
         status = HTTPStatus.OK if holds else HTTPStatus.SERVICE_UNAVAILABLE
         return Page(status, "application/json", json.dumps(document).encode() + b"\n")
 
+    live, ready, startup = HEALTH_PATHS
     return {
-        "/health/live": lambda: page(holds=True),
-        "/health/ready": lambda: page(holds=health.report().ready),
-        "/health/startup": lambda: page(holds=health.report().started),
+        live: lambda: page(holds=True),
+        ready: lambda: page(holds=health.report().ready),
+        startup: lambda: page(holds=health.report().started),
     }
 
 

@@ -20,7 +20,7 @@ from llm_schema_registry.kernel.certificates import Certificates
 from llm_schema_registry.kernel.health import HealthServicer
 from llm_schema_registry.kernel.interceptors import Interceptors, Registrar, Router
 from llm_schema_registry.kernel.policy import methods
-from llm_schema_registry.kernel.settings import PerformanceSettings, ServerSettings
+from llm_schema_registry.kernel.settings import ServiceSettings
 
 HEALTH_SERVICE = "grpc.health.v1.Health"
 REFLECTION = f"/{reflection.SERVICE_NAME}/ServerReflectionInfo"
@@ -28,6 +28,9 @@ REFLECTION_STABLE = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 """The name that newer tools ask for first. grpcio-reflection 1.85 has v1alpha only; the messages are the same."""
 ANSWER_SECONDS_MAX = 1.0
 """How long the last answers may take to leave when streams that nobody reads keep the engine from stopping."""
+COMPRESSION_LEVEL_LOW = 1
+"""gzip where the caller accepts it, else deflate, else nothing: a caller that is sent another one fails the call.
+Source: grpc/impl/compression_types.h, grpc_compression_level."""
 OVERSIZE_BYTES = 4 * 1_048_576
 """By how much the engine's own limit lies above ours, so that a message somewhat too large gets our clear error."""
 
@@ -63,14 +66,10 @@ class GrpcServer:
     """Every servicer behind the interceptors, on one port; and health alone on a second one under mTLS."""
 
     def __init__(
-        self,
-        server: ServerSettings,
-        performance: PerformanceSettings,
-        certificates: Certificates | None,
-        interceptors: Interceptors,
+        self, settings: ServiceSettings, certificates: Certificates | None, interceptors: Interceptors
     ) -> None:
-        self._settings = server
-        self._options = _options(server, performance)
+        self._settings = settings.server
+        self._options = _options(settings)
         self._certificates = certificates
         self._interceptors = interceptors
         self._main = grpc.aio.server(options=self._options)
@@ -159,8 +158,9 @@ def _host(address: str) -> str:
         return address
 
 
-def _options(server: ServerSettings, performance: PerformanceSettings) -> list[tuple[str, Any]]:
+def _options(settings: ServiceSettings) -> list[tuple[str, Any]]:
     """The settings as the engine's options."""
+    server, performance = settings.server, settings.performance
     options = [
         ("grpc.so_reuseport", int(server.reuse_port)),
         ("grpc.max_receive_message_length", performance.max_request_body_bytes + OVERSIZE_BYTES),
@@ -182,6 +182,8 @@ def _options(server: ServerSettings, performance: PerformanceSettings) -> list[t
         age = _milliseconds(performance.max_connection_age_seconds)
         grace = _milliseconds(performance.max_connection_age_grace_seconds)
         options += [("grpc.max_connection_age_ms", age), ("grpc.max_connection_age_grace_ms", grace)]
+    if settings.features.compression_enabled:
+        options.append(("grpc.default_compression_level", COMPRESSION_LEVEL_LOW))
     return options
 
 

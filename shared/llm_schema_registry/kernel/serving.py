@@ -193,14 +193,13 @@ class Serving(Generic[S]):
             control=self._credential,
             request_seconds_max=settings.server.request_timeout_seconds,
             request_bytes_max=settings.performance.max_request_body_bytes,
-            compression=settings.features.compression_enabled,
         )
         servicers = [*parts.servicers, self._control_servicer(parts)]
         health = HealthServicer(self._health, (servicer.name for servicer in servicers))
         try:
             certificates = Certificates.of(settings, self._logger)
             interceptors = Interceptors(rules, self._telemetry)
-            self._grpc = GrpcServer(settings.server, settings.performance, certificates, interceptors)
+            self._grpc = GrpcServer(settings, certificates, interceptors)
             self._grpc.add(servicers, health)
             if settings.security.mtls_enabled:
                 self._grpc.add_health_port(health)

@@ -7,6 +7,7 @@ environment name them. Fields that a running process takes over on Reload are ma
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +24,13 @@ from pydantic import (
     model_validator,
 )
 
-from llm_schema_registry.kernel.urls import is_postgres, is_redis
+from llm_schema_registry.kernel.urls import is_ip_address, is_postgres, is_redis
 
 LOOPBACK = "127.0.0.1"
 CLOSING_SECONDS = 2.0
 """Part of the shutdown time that is kept for closing the database, Redis and telemetry after the calls have ended."""
+
+HEALTH_PATHS = ("/health/live", "/health/ready", "/health/startup")
 
 RELOADS: dict[str, Any] = {"reloads": True}
 """Marks an option that Reload puts in force without a restart."""
@@ -161,6 +164,8 @@ class ServerSettings(Section):
         if self.local_mode and self.listen_address != LOOPBACK:
             allowed = f"local mode has no authentication and listens on {LOOPBACK} only"
             yield Problem("server.listen_address", allowed, repr(self.listen_address))
+        elif not is_ip_address(self.listen_address):
+            yield Problem("server.listen_address", "must be an IP address", repr(self.listen_address))
         needed = self.drain_seconds + self.grace_seconds + CLOSING_SECONDS
         if needed > self.shutdown_timeout_seconds:
             allowed = (
@@ -322,13 +327,19 @@ class ObservabilitySettings(Section):
         json_schema_extra=RELOADS,
     )
 
+    def rules(self) -> Iterator[Problem]:
+        """The metrics page hides no other one."""
+        if self.metrics_path in HEALTH_PATHS:
+            allowed = "must not be the path of a health page"
+            yield Problem("observability.metrics_path", allowed, repr(self.metrics_path))
+
 
 class FeatureSettings(Section):
     """Switches of whole capabilities."""
 
     caching_enabled: bool = Field(default=True, description="Cache answers in the process and in Redis.")
     compression_enabled: bool = Field(
-        default=True, description="Compress answers of 16 KiB and more for callers that accept gzip."
+        default=True, description="Compress answers of 16 KiB and more for callers that accept gzip or deflate."
     )
     read_only_mode: bool = Field(default=False, description="Start in READ_ONLY: reads are served, writes refused.")
 
@@ -378,7 +389,12 @@ class ServiceSettings(Settings):
     performance: PerformanceSettings = Field(default_factory=PerformanceSettings)
 
     def rules(self) -> Iterator[Problem]:
-        """Nobody serves strangers: outside local mode a process has an authenticator, and mTLS has TLS."""
+        """Nobody serves strangers: outside local mode callers are authenticated, and mTLS has TLS. Ports differ."""
+        opened = ("http_port", "grpc_port", "health_port") if self.security.mtls_enabled else ("http_port", "grpc_port")
+        for one, other in itertools.combinations(opened, 2):
+            port = getattr(self.server, other)
+            if port != 0 and port == getattr(self.server, one):
+                yield Problem(f"server.{other}", f"must be another one than server.{one}", str(port))
         if self.security.mtls_enabled and not self.server.tls_enabled:
             yield Problem("security.mtls_enabled", "needs server.tls_enabled = true", "true")
         if not self.server.local_mode and not self.security.mtls_enabled:

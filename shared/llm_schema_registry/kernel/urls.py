@@ -1,6 +1,8 @@
-"""Whether the URLs of other servers can be used, found out without a connection and without repeating them."""
+"""Whether addresses and URLs of servers can be used, found out without a connection and without repeating them."""
 
 from __future__ import annotations
+
+import ipaddress
 
 import psycopg
 from psycopg import conninfo
@@ -16,6 +18,15 @@ def is_postgres(url: str) -> bool:
     except (psycopg.ProgrammingError, UnicodeEncodeError):
         return False
     return url.startswith(POSTGRES_SCHEMES)
+
+
+def is_ip_address(text: str) -> bool:
+    """Whether it is an address of IPv4 or IPv6, without brackets."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def is_redis(url: str) -> bool:

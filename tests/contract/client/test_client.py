@@ -200,13 +200,6 @@ def test_the_service_config_follows_the_policies() -> None:
     assert found == {}
 
 
-def test_every_service_that_a_client_calls_is_in_the_service_config() -> None:
-    """Deadlines and repeats are those of the contract, for the registry and for the backup service."""
-    names = {service.name for service in services()}
-
-    assert {"SchemaService", "BackupService", "RestoreService", "OperationService"} <= names
-
-
 def test_only_what_is_safe_is_repeated() -> None:
     """A method that mutates and is retryable carries a request id."""
     for service in services():

@@ -414,21 +414,28 @@ async def test_large_answers_are_compressed(echo_code: EchoCode, send: Send, *, 
         assert (sum(received) < 20_000) is enabled
 
 
-async def test_failure_to_send_metadata_is_counted_out(echo: EchoServer, echo_stub: Any) -> None:
-    """A call whose metadata cannot be sent, here because its handler did so before, ends as an error like any other."""
+ALGORITHMS = "grpc.compression_enabled_algorithms_bitset"
+IDENTITY, DEFLATE = 1, 2
+"""Source: grpc/impl/compression_types.h, grpc_compression_algorithm, as bits."""
 
-    async def answer(request: Any, context: Any) -> Any:
-        await context.send_initial_metadata(())
-        return echo.code.pb.EchoResponse(text="x" * 200_000)
 
-    echo.handlers._answer = answer  # type: ignore[method-assign]
-    error = await failure(unary(echo_stub, echo.request("hello")))
+@pytest.mark.parametrize(("accepted", "compressed"), [(IDENTITY, False), (IDENTITY | DEFLATE, True)])
+@every_kind
+async def test_answers_are_compressed_as_the_caller_accepts(
+    echo_code: EchoCode, send: Send, accepted: int, *, compressed: bool
+) -> None:
+    """A caller without gzip gets every answer all the same: in another compression, or in none."""
+    async with (
+        serve_echo(echo_code) as server,
+        counting_proxy(server.ports.grpc) as (port, received),
+        open_channel(port, **{ALGORITHMS: accepted}) as channel,
+    ):
+        small = await send(server.stub(channel), server.request("small"))
+        large = await send(server.stub(channel), server.request("", "large"))
 
-    metrics = {metric.name: metric for metric in echo.telemetry.collect()}
-    in_flight: Any = metrics["grpc.server.call.in_flight"].points
-    assert type(error) is errors.Internal
-    assert {point.value for point in in_flight} == {0}
-    assert await echo.lifecycle.wait_idle(10)
+        assert set(small) == {"small"}
+        assert large[-1] == "x" * 200_000
+        assert (sum(received) < 20_000) is compressed
 
 
 async def test_many_violations_fit_into_the_trailer(echo_code: EchoCode) -> None:

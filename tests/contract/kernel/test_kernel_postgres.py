@@ -235,7 +235,7 @@ async def test_conflicts_end(database: Postgres) -> None:
     assert calls == ATTEMPTS_MAX
 
 
-@pytest.mark.parametrize("state", ["57P01", "57P03", "53300", "25006", "08006"])
+@pytest.mark.parametrize("state", ["57P01", "57P03", "53300", "08006"])
 async def test_unavailable_states(database: Postgres, state: str) -> None:
     """What an operator does to a server is DATABASE_UNAVAILABLE, and its words stay inside."""
     with pytest.raises(errors.DatabaseUnavailable) as refused:
@@ -243,6 +243,24 @@ async def test_unavailable_states(database: Postgres, state: str) -> None:
             await fails_with(connection, state)
 
     assert refused.value.message == "the database cannot be reached: repeat later"
+
+
+@pytest.mark.parametrize(
+    ("state", "told"), [*[(each, f"SQLSTATE {each}") for each in ("53100", "53200", "58030")], ("25006", "standby")]
+)
+async def test_a_server_that_is_wanting(database: Postgres, state: str, told: str) -> None:
+    """A full disk, or a standby, is no defect: DATABASE_UNAVAILABLE, to be repeated later and not at once."""
+    calls = 0
+
+    async def read(connection: Connection) -> None:
+        nonlocal calls
+        calls += 1
+        await fails_with(connection, state)
+
+    with pytest.raises(errors.DatabaseUnavailable, match=told) as refused:
+        await database.read(read)
+    assert refused.value.retry_seconds == 1
+    assert calls == 1
 
 
 async def test_defects_stay(database: Postgres) -> None:

@@ -563,6 +563,7 @@ def forged(key: object) -> str:
     "token",
     [
         *["?", "abc", "x" * 5000, "bnVsbA", "W10", "WzEsMl0"],
+        base64.urlsafe_b64encode(b"[" * 3000).decode(),
         *[forged(["a", 2**40]), forged(["a", 0]), forged(["a"]), forged(7)],
         base64.urlsafe_b64encode(
             base64.urlsafe_b64decode(forged(["abc", 1]) + "==").replace(b"abc", b"\\ud800")

@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 import os
+import sys
 import time
 from collections.abc import Callable
 
@@ -45,6 +46,20 @@ async def test_a_process_that_ends_is_replaced() -> None:
         with pytest.raises(errors.LimitExceeded, match="ended its process"):
             await workers.run(os._exit, 1)
 
+        assert await workers.run(math.gcd, 4, 6) == 2
+
+
+@pytest.mark.parametrize("executable", ["", "/bin/false", "/nowhere/python"])
+async def test_a_process_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch, executable: str) -> None:
+    """The caller may try again, and the work of others is not held up."""
+    async with WorkerPool() as workers:
+        with monkeypatch.context() as patched:
+            patched.setattr(sys, "executable", executable)
+            for _ in range(3):
+                with pytest.raises(errors.Overloaded, match="could be started") as refused:
+                    await workers.run(math.gcd, 4, 6)
+
+        assert refused.value.retry_seconds
         assert await workers.run(math.gcd, 4, 6) == 2
 
 

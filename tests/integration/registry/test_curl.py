@@ -99,7 +99,7 @@ def with_grpcurl(target: str) -> Send:
 
 def unary() -> set[str]:
     """Every unary method that the registry process has by its descriptors, as service/method."""
-    others = ("llm_schema_registry.backup.", "llm_schema_registry.operation.")
+    others = tuple(f"llm_schema_registry.{name}." for name in ("admin", "backup", "operation"))
     served = [service for service in services() if not service.full_name.startswith(others)]
     known: list[Any] = [*served, health_pb2.DESCRIPTOR.services_by_name["Health"]]
     return {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +29,18 @@ def configured() -> dict[tuple[str, str], dict[str, Any]]:
     """Each method's part of the service config."""
     document = json.loads(service_config())
     return {(part["name"][0]["service"], part["name"][0]["method"]): part for part in document["methodConfig"]}
+
+
+def test_every_service_of_the_contract_is_in_it() -> None:
+    """One that is left out would have neither deadlines nor repeats."""
+    protos = Path(__file__).resolve().parents[3] / "protos"
+    declared = {
+        name
+        for path in protos.rglob("*.proto")
+        for name in re.findall(r"^service (\w+) ", path.read_text(), re.MULTILINE)
+    }
+
+    assert {service.name for service in services()} == declared
 
 
 @pytest.mark.parametrize(("service", "method"), METHODS, ids=lambda described: described.name)

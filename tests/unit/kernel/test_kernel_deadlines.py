@@ -107,7 +107,7 @@ async def test_work_that_cannot_finish_is_refused(seconds: float) -> None:
     """A call whose deadline leaves only the time for the answer never reaches its handler."""
     life = Lifecycle()
     life.enter_mode(State.SERVING)
-    rules = Rules(life, OpenLocal(), ControlCredential(None, ()), 30, 1000, compression=False)
+    rules = Rules(life, OpenLocal(), ControlCredential(None, ()), 30, 1000)
     method = Method("a.B/C", role=1, seconds=5.0, states=frozenset({int(State.SERVING)}))
 
     async def handle(request: Any, context: Any) -> bytes:

@@ -218,6 +218,50 @@ def test_rules_are_judged_beside_wrong_values() -> None:
     assert {"server.grpc_port", "redis.pool_min"} <= set(problems({**REQUIRED, **wrong}))
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "allowed"),
+    [
+        ("server.grpc_port", "8080", "another one than server.http_port"),
+        ("observability.metrics_path", "/health/live", "health page"),
+    ],
+)
+def test_what_would_fail_or_hide_something_later_is_told(option: str, value: str, allowed: str) -> None:
+    """Options that are right alone and cannot be served together."""
+    found = problems({**REQUIRED, variable(option): value})
+
+    assert list(found) == [option]
+    assert allowed in found[option]
+    assert value in found[option]
+
+
+def test_ports_that_are_not_opened_or_picked_may_be_equal() -> None:
+    """Zero is no port, and the one for health is opened with mTLS only."""
+    picked = {variable("server.http_port"): "0", variable("server.grpc_port"): "0"}
+    assert loaded(picked).settings.server.grpc_port == 0
+
+    unused = {variable("server.health_port"): "9090"}
+    assert loaded(unused).settings.server.health_port == 9090
+    assert "server.health_port" in problems({**REQUIRED, **unused, variable("security.mtls_enabled"): "true"})
+
+
+def test_a_name_is_no_address_to_listen_on() -> None:
+    """What it leads to may change; outside local mode every address is allowed."""
+    [problem] = ServerSettings(listen_address="localhost").rules()
+
+    assert (problem.option, problem.allowed) == ("server.listen_address", "must be an IP address")
+    assert list(ServerSettings(listen_address="::1").rules()) == []
+
+
+def test_what_callers_may_send_fits_into_a_request() -> None:
+    """A limit that the server's own one hides would never be in force."""
+    small = {variable("performance.max_request_body_bytes"): "2000", variable("limits.data_bytes_max"): "2001"}
+
+    found = problems({**REQUIRED, **small}, RegistrySettings)
+
+    assert set(found) == {"limits.data_bytes_max", "limits.schema_text_bytes_max"}
+    assert "performance.max_request_body_bytes = 2000" in found["limits.data_bytes_max"]
+
+
 class BetweenSettings(EverySettings):
     """Rules between sections, one of which needs the section that cannot be built."""
 

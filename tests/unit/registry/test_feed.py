@@ -37,7 +37,8 @@ class History:
     def __init__(self) -> None:
         self.bell = MemoryBell()
         self.store = MemoryStore(bell=self.bell)
-        self.feed = Feed(self.store, self.bell)
+        self.told: list[Exception] = []
+        self.feed = Feed(self.store, self.bell, self.told.append)
         self.writer = Writer(self.store, Noon(), random.Random(1))
         self._number = 0
 
@@ -163,7 +164,7 @@ async def test_a_watcher_that_fell_behind_what_is_kept_is_told(history: History)
     place = await history.feed.now()
     await history.change(count=5)
     history.store.forget(3)
-    fresh = Feed(history.store, history.bell)
+    fresh = Feed(history.store, history.bell, history.told.append)
 
     with pytest.raises(errors.PositionExpired):
         await fresh.slice(place, prefix="", limit=10)
@@ -248,7 +249,12 @@ async def test_without_watchers_only_purges_are_read(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(feed_module, "CHANGE_PAGE_SIZE_MAX", 2)
     history = History()
     heard: list[int] = []
-    feed = Feed(history.store, history.bell, [lambda _, changes: heard.extend(each.position for each in changes)])
+    feed = Feed(
+        history.store,
+        history.bell,
+        history.told.append,
+        [lambda _, changes: heard.extend(each.position for each in changes)],
+    )
     await feed.refresh()
     await history.change(count=5)
     await feed.refresh()
@@ -274,6 +280,7 @@ async def test_observers_hear_every_change_once() -> None:
     feed = Feed(
         history.store,
         history.bell,
+        history.told.append,
         [lambda head, changes: heard.append((head.epoch, [change.position for change in changes]))],
     )
     feed.watchers = 1
@@ -289,10 +296,11 @@ async def test_observers_hear_every_change_once() -> None:
 
 
 async def test_the_feed_outlives_a_store_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It asks again until the store answers."""
+    """It asks again until the store answers, whatever that fails with; what nobody expects is told once."""
     monkeypatch.setattr(feed_module, "POLL_SECONDS", 0.01)
     history = History()
-    answers = iter([errors.DatabaseUnavailable("gone"), errors.DatabaseUnavailable("gone")])
+    unexpected = ValueError("no word of ours")
+    answers = iter([errors.DatabaseUnavailable("gone"), errors.DatabaseUnavailable("gone"), unexpected, unexpected])
     real = history.store.head
 
     async def head() -> object:
@@ -309,6 +317,56 @@ async def test_the_feed_outlives_a_store_that_is_gone(monkeypatch: pytest.Monkey
         while history.feed.position != 2:  # noqa: ASYNC110 - the feed has no other event
             await asyncio.sleep(0.01)
     following.cancel()
+    assert history.told == [unexpected]
+
+
+async def test_a_defect_fails_the_check_and_ends_no_watch(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Watchers wait for the store, balancers are told, and both go on when it is read again."""
+    monkeypatch.setattr(feed_module, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(feed_module, "STALE_SECONDS", 0.05)
+    monkeypatch.setattr(feed_module, "HEARTBEAT_SECONDS", 0.05)
+    await history.change()
+    await history.feed.refresh()
+    place, real = await history.feed.now(), history.store.head
+
+    async def head() -> Head:
+        raise ValueError("no word of ours")
+
+    async with asyncio.timeout(10), aclosing(history.feed.watch(place, prefix="", limit=10)) as slices:
+        monkeypatch.setattr(history.store, "head", head)
+        await history.change()
+        while await history.feed.check() is None:
+            assert (await anext(slices)).changes == ()
+        assert "unexpectedly" in str(await history.feed.check())
+        monkeypatch.setattr(history.store, "head", real)
+        while not (found := await anext(slices)).changes:
+            pass
+        while await history.feed.check() is not None:  # noqa: ASYNC110 - time has no event
+            await asyncio.sleep(0.01)
+
+    assert [change.position for change in found.changes] == [2]
+    assert len(history.told) == 1
+
+
+async def test_a_place_of_an_epoch_that_is_not_seen_yet(history: History) -> None:
+    """Another replica gave it out. The watch waits for its changes, and is not told to read everything again."""
+    await history.change(count=3)
+    await history.feed.refresh()
+    behind, real = await history.store.head(), history.store.head
+    history.store.head = lambda: _settled(behind)  # type: ignore[method-assign]
+    await history.start_epoch()
+    place = Place(2, (await real()).position)
+
+    async with asyncio.timeout(10), aclosing(history.feed.watch(place, prefix="", limit=10)) as slices:
+        waiting = asyncio.ensure_future(anext(slices))
+        history.bell.ring()
+        await asyncio.sleep(3 * feed_module.GATHER_SECONDS)
+        assert not waiting.done()
+        history.store.head = real  # type: ignore[method-assign]
+        await history.change()
+        found = await waiting
+
+    assert [(change.epoch, change.position) for change in found.changes] == [(2, place.position + 1)]
 
 
 @pytest.mark.parametrize("token", ["", "x", "MQ", "MS4x", "MS4xLjE=x", "Mi4xLjE"])

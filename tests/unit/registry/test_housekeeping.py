@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
+import random
 
+import pytest
+
+from llm_schema_registry import errors
 from services.registry.adapters.memory_store import MemoryStore
 from services.registry.domain.events import RequestKey, SettingsChanged
 from services.registry.domain.model import Settings
@@ -21,6 +26,29 @@ class Later:
 
     def now(self) -> datetime.datetime:
         return self._now
+
+
+async def test_what_nobody_expects_does_not_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told, and the next time is tried like the first; an error of ours is not worth a word."""
+    monkeypatch.setattr(housekeeping, "PAUSE_SECONDS", 0.001)
+    store = MemoryStore()
+    told: list[Exception] = []
+    failures = [ValueError("no word of ours"), errors.DatabaseUnavailable("gone"), ValueError("again")]
+    again = asyncio.Event()
+
+    async def forget(*_: object) -> int:
+        if failures:
+            raise failures.pop(0)
+        again.set()
+        return 0
+
+    monkeypatch.setattr(store, "forget_requests", forget)
+    keeping = asyncio.create_task(housekeeping.keep_house(store, Later(NOON), random.Random(1), told.append))
+    async with asyncio.timeout(10):
+        await again.wait()
+    keeping.cancel()
+
+    assert [str(each) for each in told] == ["no word of ours", "again"]
 
 
 async def test_request_ids_are_kept_for_days() -> None:
