@@ -23,8 +23,9 @@ T = TypeVar("T")
 POLL_SECONDS = 0.25
 AWAY_SECONDS_MAX = 60.0
 """How long the backup service, or what it needs, may be away within a step: longer than a restart takes."""
-TRIES_MAX = 4
-"""Of work whose process is gone, or that found the database or the store away, in one attempt of a step."""
+TRIES_MAX = 6
+"""Of work whose process is gone, that found the database or the store away, or that waited for a minute for other work
+that went on, in one attempt of a step."""
 TRY_SECONDS = 2.0
 
 
@@ -138,7 +139,7 @@ class RestoreWork:
 
 
 def _passing(error: errors.Error) -> bool:
-    """Whether the work ended because its process did (records of such operations name it) or something was away,
-    as the sessions are that a swap ended."""
+    """Whether the work ended because its process did (records of such operations name it), something was away, as the
+    sessions are that a swap ended, or another was at work for a minute, as a backup to a slow store is."""
     gone = isinstance(error, errors.OperationCancelled) and "instance_id" in error.metadata
-    return gone or error.code is errors.Code.UNAVAILABLE
+    return gone or error.code is errors.Code.UNAVAILABLE or isinstance(error, errors.OperationRunning)

@@ -7,7 +7,6 @@ from datetime import datetime
 
 from llm_schema_registry import errors
 from llm_schema_registry.objects.store import Listed, ObjectDamaged, ObjectNotFound, ObjectTooLarge
-from llm_schema_registry.operations.leases import PATIENCE_SECONDS
 from llm_schema_registry.operations.operation import OperationKind, Subject
 from llm_schema_registry.operations.operations import Running
 from services.backup.domain import layout
@@ -15,8 +14,9 @@ from services.backup.domain.documents import DocumentInvalid
 from services.backup.domain.model import Level, Place
 from services.backup.domain.remarks import PROBLEMS_MAX, DrillRecord, decode_drill, encode_drill
 from services.backup.domain.targets import Latest
+from services.backup.usecases.precedence import trial
 from services.backup.usecases.prepare import Prepare
-from services.backup.usecases.repository import RESTORING, Repository
+from services.backup.usecases.repository import Repository
 
 
 class Drill:
@@ -33,10 +33,10 @@ class Drill:
         """Restores the newest backup and all of the archive into a scratch place, verifies, measures and drops it.
 
         A restore that does not work is a result. Raises errors.BackupNotFound, DatabaseUnavailable, DatabaseUnfit,
-        KeyUnavailable, ObjectStoreUnavailable, OperationRunning.
+        KeyUnavailable, ObjectStoreUnavailable, OperationRunning, OperationCancelled.
         """
         repository = self._repository
-        async with repository.leases.held(RESTORING, patience_seconds=PATIENCE_SECONDS):
+        async with trial(repository.leases):
             await self._prepare.sweep()
             survey = await self._prepare.survey()
             if not survey.listing.entries:

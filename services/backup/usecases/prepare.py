@@ -10,7 +10,6 @@ from datetime import datetime, timedelta
 from llm_schema_registry import errors
 from llm_schema_registry.objects.finishing import to_the_end
 from llm_schema_registry.operations import ids
-from llm_schema_registry.operations.leases import PATIENCE_SECONDS
 from llm_schema_registry.operations.operation import OperationKind, Subject
 from llm_schema_registry.operations.operations import Running
 from services.backup.domain.forks import LineUnknown, known_lines, shared_position
@@ -22,8 +21,9 @@ from services.backup.ports import Places
 from services.backup.usecases.archive import Archive, Heartbeat
 from services.backup.usecases.catalog import Entry, Listing
 from services.backup.usecases.journal import Journal
+from services.backup.usecases.precedence import needed
 from services.backup.usecases.reading import DumpReader
-from services.backup.usecases.repository import RESTORING, Repository
+from services.backup.usecases.repository import Repository
 from services.backup.usecases.scratch import Scratch
 from services.backup.usecases.verify import PROBLEMS_MAX, differences
 
@@ -254,7 +254,7 @@ class Prepare:
         """Prepares the restore, or drops all of it. Raises as RestoreService.PrepareRestore says."""
         target = wanted.target
         repository = self._repository
-        async with repository.leases.held(RESTORING, patience_seconds=PATIENCE_SECONDS):
+        async with needed(repository.leases):
             await self.sweep()
             began = repository.clock.monotonic()
             async with running.step("plan") as say:

@@ -16,7 +16,7 @@ from datetime import timedelta
 from llm_schema_registry import errors
 from llm_schema_registry.objects.finishing import to_the_end
 from llm_schema_registry.operations import ids
-from llm_schema_registry.operations.leases import PATIENCE_SECONDS, Lease, LeaseTimes
+from llm_schema_registry.operations.leases import Lease, LeaseTimes
 from llm_schema_registry.operations.operation import Subject
 from llm_schema_registry.operations.operations import Running
 from services.backup.domain import restore as states
@@ -26,6 +26,7 @@ from services.backup.domain.restore import KEEPING, LossWindow, Restore, Restore
 from services.backup.domain.targets import Latest
 from services.backup.ports import Places, PlaceWriter
 from services.backup.usecases.journal import Journal
+from services.backup.usecases.precedence import needed
 from services.backup.usecases.prepare import Prepare, Survey, follows, measure
 from services.backup.usecases.repository import RESTORING, SWAPPING, Repository
 from services.backup.usecases.scratch import Scratch
@@ -287,8 +288,7 @@ class Swap:
     @asynccontextmanager
     async def _alone(self) -> AsyncIterator[Lease]:
         """The offices of restores and of swaps, for the block; the lease of the second, a short one."""
-        leases = self._repository.leases
-        async with leases.held(RESTORING, patience_seconds=PATIENCE_SECONDS), self._swapping() as lease:
+        async with needed(self._repository.leases), self._swapping() as lease:
             yield lease
 
     def _swapping(self) -> AbstractAsyncContextManager[Lease]:

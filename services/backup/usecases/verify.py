@@ -7,13 +7,13 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from llm_schema_registry import errors
-from llm_schema_registry.operations.leases import PATIENCE_SECONDS
 from llm_schema_registry.operations.operation import OperationKind, Subject
 from llm_schema_registry.operations.operations import Running
 from services.backup.domain.model import DatabaseFacts, Level, Manifest, Verification
 from services.backup.ports import DumpCheck, Places
+from services.backup.usecases.precedence import trial
 from services.backup.usecases.reading import DumpReader
-from services.backup.usecases.repository import RESTORING, Repository
+from services.backup.usecases.repository import Repository
 from services.backup.usecases.scratch import Scratch
 
 PROBLEMS_MAX = 100
@@ -120,7 +120,7 @@ class Verify:
     async def _restore(self, manifest: Manifest, reached: _Reached, running: Running) -> list[str]:
         """V4: into a scratch place, which is dropped; what differs from the snapshot's facts."""
         clock, scratch = self._repository.clock, Scratch(self._places, self._repository)
-        async with self._repository.leases.held(RESTORING, patience_seconds=PATIENCE_SECONDS):
+        async with trial(self._repository.leases):
             began = clock.monotonic()
             try:
                 async with scratch.filled(manifest, self._dump(manifest, running)) as name:
