@@ -236,7 +236,7 @@ class Restores(Protocol):
         ...
 
     async def cancel(self, operation: str) -> None:
-        """Asks an operation to end. One that has ended, or runs where it cannot be asked, is left."""
+        """Asks an operation to end. One that has ended is left."""
         ...
 
     async def release(self, restore_id: str) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from datetime import UTC, datetime
 
-from llm_schema_registry import errors
 from llm_schema_registry.backup.v1 import backup_pb2, restore_pb2
 from llm_schema_registry.backup.v1 import backup_service_pb2 as backups_pb
 from llm_schema_registry.backup.v1 import restore_service_pb2 as pb
@@ -96,8 +94,7 @@ class BackupRestores:
         """See Restores."""
         request = operation_service_pb2.CancelOperationRequest(name=operation)
         async with self._peer.client() as client:
-            with suppress(errors.OperationRunning):
-                await client.call(client.operations.CancelOperation, request)
+            await client.call(client.operations.CancelOperation, request)
 
     async def release(self, restore_id: str) -> None:
         """See Restores."""

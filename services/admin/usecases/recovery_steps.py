@@ -260,7 +260,7 @@ class RecoverySteps:
             with suppress(errors.TargetUnreachable, errors.DatabaseUnavailable, errors.DatabaseUnfit):
                 work = Prepare(recovery.spec.target, recovery.backup_id)
                 name = await self._work.patient(lambda: restores.begin(work, request_id))
-                await restores.cancel(name)
+                await self._work.patient(lambda: restores.cancel(name))
                 restore_id = (await self._work.ended(name)).made
         if not restore_id:
             return Told("nothing was restored")

@@ -1,7 +1,8 @@
 """Where operations and leases lie in an object store.
 
-    operations/<name>.json   the last state of an operation
-    leases/<office>.json     who holds an office
+    operations/<name>.json     the last state of an operation
+    operations/<name>.cancel   that another process than the one which runs it was asked to cancel it
+    leases/<office>.json       who holds an office
 
 What makes a key raises ValueError for a name that fits none; what reads one answers None for a key that is not ours.
 """
@@ -29,6 +30,11 @@ def lease(office: str) -> str:
 def operation(name: str) -> str:
     """An operation's last state."""
     return f"{OPERATIONS}{_named(name)}{_ENDING}"
+
+
+def cancellation(name: str) -> str:
+    """The wish that an operation be cancelled."""
+    return f"{OPERATIONS}{_named(name)}.cancel"
 
 
 def operation_of(key: str) -> str | None:

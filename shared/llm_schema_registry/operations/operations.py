@@ -49,6 +49,8 @@ RECORD_SECONDS = 5.0
 SILENT_SECONDS = 60.0
 """A record that says running and was not written for so long belongs to a process that is gone."""
 POLL_SECONDS = 1.0
+OBEY_SECONDS = 2.0
+"""Between two looks at whether another process was asked to cancel an operation that runs here."""
 RECORDS_MAX = 1000
 READ_AT_ONCE = 8
 RUNNING_MAX = 8
@@ -319,22 +321,19 @@ class Operations:
         return operation
 
     async def cancel(self, name: str) -> Operation:
-        """Asks an operation of this process to end. Raises errors.OperationNotFound, errors.OperationRunning.
+        """Asks an operation to end: at once when it runs here, else its process finds the wish within OBEY_SECONDS.
 
-        A repeat changes nothing: what is being undone is not disturbed.
+        A repeat changes nothing: what is being undone is not disturbed. Raises errors.OperationNotFound.
         """
         local = self._tasks.get(name)
-        if local is None:
-            operation = await self.get(name)
-            if not operation.done:
-                raise errors.OperationRunning(
-                    f"{name} runs in process {operation.instance_id}: ask that one, or stop it",
-                    metadata={"operation": name, "instance_id": operation.instance_id},
-                )
-            return operation
-        if not local.running.point_of_no_return and not local.work.cancelling():
-            local.work.cancel()
-        return local.running.operation
+        if local is not None:
+            _cancel(local.running, local.work)
+            return local.running.operation
+        operation = await self.get(name)
+        if not operation.done:
+            with suppress(ObjectExists):
+                await self._store.put(keys.cancellation(name), self._instance_id.encode(), if_absent=True)
+        return operation
 
     async def watch(self, name: str, interval_seconds: float) -> AsyncGenerator[Operation, None]:
         """The operation now and after each change, to its end, which comes last.
@@ -386,11 +385,13 @@ class Operations:
         name = running.operation.name
         self._report("operation begins", operation=name)
         recorder = asyncio.create_task(self._record_along(running), name=f"record of {name}")
+        obeying = asyncio.create_task(self._obey(running, work), name=f"cancellation of {name}")
         try:
             await asyncio.wait({work})
         finally:
             recorder.cancel()
-            await asyncio.gather(recorder, return_exceptions=True)
+            obeying.cancel()
+            await asyncio.gather(recorder, obeying, return_exceptions=True)
             self._end(running, work)
         if not running.operation.done:
             self._report("operation handed over", operation=name)
@@ -431,6 +432,16 @@ class Operations:
         self._ended[name] = running.operation
         while len(self._ended) > ENDED_MAX:
             del self._ended[next(iter(self._ended))]
+
+    async def _obey(self, running: Running, work: asyncio.Task[None]) -> None:
+        """Cancels the work when another process was asked to."""
+        while True:
+            await asyncio.sleep(OBEY_SECONDS)
+            # A store that is away is asked again.
+            with suppress(errors.Error):
+                if await self._store.head(keys.cancellation(running.operation.name)) is not None:
+                    _cancel(running, work)
+                    return
 
     async def _record_along(self, running: Running) -> None:
         """Writes the record when a step changes, and every RECORD_SECONDS."""
@@ -488,6 +499,12 @@ class Operations:
         if not request_id:
             return f"{kind.value}-{ids.new_id(self._clock.now(), self._dice(10)).lower()}"
         return f"{kind.value}-r{hashlib.sha256(request_id.encode()).hexdigest()[:24]}"
+
+
+def _cancel(running: Running, work: asyncio.Task[None]) -> None:
+    """Cancels work, once, unless it can only go on."""
+    if not running.point_of_no_return and not work.cancelling():
+        work.cancel()
 
 
 def _encode(operation: Operation) -> bytes:

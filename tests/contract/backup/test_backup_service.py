@@ -179,7 +179,7 @@ async def test_a_repeat_is_the_same_operation(backup: BackupCalls) -> None:
 async def test_every_replica_shows_operations_from_their_start(
     filled_registry: Service, make_backup_service: MakeBackupService
 ) -> None:
-    """A late watcher, also at another replica, sees every step and the end; a cancel needs the one that runs it."""
+    """A late watcher, also at another replica, sees every step and the end, and may cancel."""
     one, other = (make_backup_service(database_of(filled_registry)) for _ in range(2))
     one.environment["LLMSR_FAILPOINTS"] = "backup.snapshot_open@2:pause:100"
     await one.start_async()
@@ -203,9 +203,8 @@ async def test_every_replica_shows_operations_from_their_start(
 
         await eventually(dumping)
         only = await there.operations.ListOperations(operations.ListOperationsRequest(running_only=True))
-        error = await refused(there.operations.CancelOperation(operations.CancelOperationRequest(name=running)))
         for _ in range(2):
-            await here.operations.CancelOperation(operations.CancelOperationRequest(name=running))
+            await there.operations.CancelOperation(operations.CancelOperationRequest(name=running))
         watch = here.operations.WatchOperation(operations.WatchOperationRequest(name=running))
         cancelled = [each.event async for each in watch][-1].ended
         listed = await there.operations.ListOperations(operations.ListOperationsRequest(page_size=1))
@@ -218,7 +217,6 @@ async def test_every_replica_shows_operations_from_their_start(
     assert steps == ["check", "dump", "verify", "commit"]
     assert late[-1].ended.response.Unpack(backup_pb2.Backup())
     assert [each.name for each in only.operations] == [running]
-    assert error.reason == "OPERATION_RUNNING"
     assert cancelled.error.reason == "OPERATION_CANCELLED"
     assert cancelled.steps[-1].state == operation_pb2.STEP_STATE_FAILED
     assert [each.name for each in (*listed.operations, *rest.operations)] == [running, ended]

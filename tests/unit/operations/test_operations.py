@@ -200,14 +200,38 @@ async def test_past_the_point_of_no_return_it_goes_on(replicas: Replicas) -> Non
     assert (await replicas.one.wait(begun.name)).error is None
 
 
-async def test_another_process_cannot_cancel_it_and_says_who_can(replicas: Replicas) -> None:
-    """OPERATION_RUNNING names the process."""
+async def test_another_process_hands_the_wish_over(replicas: Replicas, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process that runs it finds it, also when the store is away in between; a repeat changes nothing."""
+    monkeypatch.setattr(module, "OBEY_SECONDS", 0.001)
     begun = await replicas.begin()
+    replicas.plan.add("head", *[Raise(DOWN)] * 3)
 
-    with pytest.raises(errors.OperationRunning) as refused:
-        await replicas.other.cancel(begun.name)
+    for _ in range(2):
+        assert not (await replicas.other.cancel(begun.name)).done
+    ended = await replicas.one.wait(begun.name)
 
-    assert refused.value.metadata["instance_id"] == "one"
+    assert ended.error is not None
+    assert ended.error.reason == "OPERATION_CANCELLED"
+    assert replicas.plan.spent
+    assert [each.name for each in await replicas.other.list()] == [begun.name], "a wish is no record"
+
+
+async def test_a_wish_comes_too_late_for_what_can_only_go_on(
+    replicas: Replicas, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where it runs."""
+    monkeypatch.setattr(module, "OBEY_SECONDS", 0.001)
+
+    async def work(running: Running) -> Subject:
+        running.point_of_no_return = True
+        return await replicas.work(running)
+
+    begun = await replicas.one.begin(OperationKind.ACTIVATE_RESTORE, work, actor="me")
+    await replicas.other.cancel(begun.name)
+    await asyncio.sleep(0.05)
+    replicas.go.set()
+
+    assert (await replicas.one.wait(begun.name)).error is None
 
 
 async def test_an_operation_whose_process_is_gone_has_ended(replicas: Replicas) -> None:
