@@ -129,37 +129,28 @@ def plan(candidates: Iterable[Candidate], policy: Policy, now: datetime, *, forc
     return Plan(decisions, blocked, future, _digest(deletions, policy))
 
 
-def archive_floor(
-    retained: Iterable[Place],
-    segments: Sequence[SegmentSpan],
-    epochs: Sequence[Epoch],
-    now: datetime,
-    *,
-    keep: timedelta,
-) -> tuple[SegmentSpan, ...]:
-    """Segments of the archive that may go, oldest first: an unbroken run from the beginning of each epoch.
+class ArchiveFloor:
+    """Which segments of the archive may go: the unbroken run from the beginning of each epoch for which it says so.
 
     A segment may go when it is older than `keep` by its last_time and no retained backup needs it: none lies on the
     segment's line before its last change. While there is no backup, or the segment's epoch or time is not known, it
     stays.
     """
-    places = list(retained)
-    if not places:
-        return ()
-    removable: list[SegmentSpan] = []
-    stopped: set[int] = set()
-    lines: dict[int, Line | None] = {}
-    for segment in sorted(segments, key=lambda each: (each.epoch, each.first, each.last)):
-        if segment.epoch not in lines:
-            lines[segment.epoch] = _line(segment.epoch, epochs)
-        line = lines[segment.epoch]
-        old = segment.last_time is not None and segment.last_time < now - keep
-        needed = line is None or any(line.holds(each) and each.position < segment.last for each in places)
-        if old and not needed and segment.epoch not in stopped:
-            removable.append(segment)
-        else:
-            stopped.add(segment.epoch)
-    return tuple(removable)
+
+    def __init__(self, retained: Iterable[Place], epochs: Sequence[Epoch], now: datetime, *, keep: timedelta) -> None:
+        self._places = list(retained)
+        self._epochs = epochs
+        self._before = now - keep
+        self._lines: dict[int, Line | None] = {}
+
+    def may_go(self, segment: SegmentSpan) -> bool:
+        """Whether the segment may go, if all of its epoch that are before it do."""
+        if not self._places or segment.last_time is None or segment.last_time >= self._before:
+            return False
+        if segment.epoch not in self._lines:
+            self._lines[segment.epoch] = _line(segment.epoch, self._epochs)
+        line = self._lines[segment.epoch]
+        return line is not None and not any(line.holds(each) and each.position < segment.last for each in self._places)
 
 
 def _line(epoch: int, epochs: Sequence[Epoch]) -> Line | None:

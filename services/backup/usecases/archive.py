@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -205,6 +205,30 @@ class Archive:
         """All segments, as their names and the listing tell of them: last_time is when one was stored."""
         return [span async for span in self._listed()]
 
+    async def present(self, keys: Set[str]) -> Set[str]:
+        """Which of these keys of segments are there. Nothing behind the last of them is listed."""
+        last, found = max(keys), set[str]()
+        async for each in self._repository.store.list(layout.ARCHIVE):
+            if each.key > last:
+                break
+            if each.key in keys:
+                found.add(each.key)
+        return found
+
+    async def run(self, wanted: Callable[[SegmentSpan], bool]) -> list[SegmentSpan]:
+        """The segments from the beginning of each epoch up to the first that is not wanted. No more of each is listed
+        than those and that one, however long the archive is."""
+        found: list[SegmentSpan] = []
+        start = ""
+        while True:
+            async for span in self._listed(start):
+                if not wanted(span):
+                    start = layout.segments_from(span.epoch + 1, 0)
+                    break
+                found.append(span)
+            else:
+                return found
+
     async def size(self) -> tuple[int, int]:
         """How many segments there are, and their bytes as stored; see ArchiveSize.read."""
         return await self._size.read()
@@ -213,8 +237,8 @@ class Archive:
         """The store's clock."""
         return await self._repository.store.now()
 
-    async def _listed(self) -> AsyncIterator[SegmentSpan]:
-        async for each in self._repository.store.list(layout.ARCHIVE):
+    async def _listed(self, after: str = "") -> AsyncIterator[SegmentSpan]:
+        async for each in self._repository.store.list(layout.ARCHIVE, after=after):
             key = layout.segment_of(each.key)
             if key is not None:
                 yield SegmentSpan(key.epoch, key.first, key.last, last_time=each.modify_time)

@@ -240,17 +240,13 @@ class Prune:
             )
         except ValueError:
             return ()
-        spans = retention.archive_floor(
-            kept,
-            await self._archive.spans(),
-            list(lines.values()),
-            await self._repository.store.now(),
-            keep=self._rules.archive_keep,
-        )
-        there = set(await self._origin.archive.spans()) if self._origin and spans else set()
-        held = {(span.epoch, span.first, span.last) for span in there}
-        keys = ((span.epoch, span.first, span.last) for span in spans)
-        return tuple(layout.segment(*key) for key in keys if key not in held)
+        now, keep = await self._repository.store.now(), self._rules.archive_keep
+        floor = retention.ArchiveFloor(kept, list(lines.values()), now, keep=keep)
+        spans = await self._archive.run(floor.may_go)
+        keys = {layout.segment(span.epoch, span.first, span.last) for span in spans}
+        if self._origin is not None and keys:
+            keys -= await self._origin.archive.present(keys)
+        return tuple(sorted(keys))
 
     async def _sweep(self, listing: Listing, unused: Set[str], lease: Lease) -> None:
         """Removes what ended early and left something behind: deletions, backups, uploads; and keys that nothing needs.

@@ -12,7 +12,7 @@ from services.backup.domain import layout
 from services.backup.domain.documents import Signer
 from services.backup.domain.layout import SegmentKey
 from services.backup.domain.model import StoredChange
-from services.backup.domain.targets import Base, Cut, Latest, Unreachable, plan
+from services.backup.domain.targets import Base, Cut, Latest, SegmentSpan, Unreachable, plan
 from services.backup.usecases.archive import Tip
 from tests.backup_parts import CLUSTER, Parts, again, make_parts
 from tests.fix_fault_table import FaultTable
@@ -68,6 +68,26 @@ async def test_the_tip_is_found_again_by_another_process(parts: Parts) -> None:
     assert known is not None
     assert (found.epoch, found.position, found.sha256, found.first) == (1, 9, known.sha256, 7)
     assert without == found
+
+
+async def test_the_beginnings_of_epochs_are_found_without_listing_the_rest(parts: Parts) -> None:
+    """Retention looks at what may go, and at one more of each epoch, however many there are."""
+    names = {(epoch, first, first + 9) for epoch in (1, 2, 4) for first in range(1, 400, 10)}
+    for name in names:
+        await parts.store.put(layout.segment(*name), b"")
+    asked: list[tuple[int, int]] = []
+
+    def wanted(span: SegmentSpan) -> bool:
+        asked.append((span.epoch, span.first))
+        return span.last <= {1: 30, 2: 0, 4: 400}[span.epoch]
+
+    found = [(span.epoch, span.first) for span in await parts.archive.run(wanted)]
+
+    whole = [(4, first) for first in range(1, 400, 10)]
+    assert found == [(1, 1), (1, 11), (1, 21), *whole]
+    assert asked == [(1, 1), (1, 11), (1, 21), (1, 31), (2, 1), *whole]
+    some = {layout.segment(1, 11, 20), layout.segment(2, 1, 10), layout.segment(3, 1, 10)}
+    assert await parts.archive.present(some) == {layout.segment(1, 11, 20), layout.segment(2, 1, 10)}
 
 
 async def test_an_empty_archive_begins_at_the_floor(parts: Parts) -> None:

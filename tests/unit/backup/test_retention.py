@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.backup.domain.model import Epoch, Kind, Level, Place
-from services.backup.domain.retention import SKEW, Candidate, Plan, Policy, archive_floor, plan
+from services.backup.domain.retention import SKEW, ArchiveFloor, Candidate, Plan, Policy, plan
 from services.backup.domain.targets import SegmentSpan
 
 NOW = datetime(2026, 3, 15, 12, 30, tzinfo=UTC)
@@ -288,8 +289,15 @@ def span(epoch: int, first: int, last: int, time: datetime | None = OLD) -> Segm
 
 def floor(retained: Sequence[Place], segments: Sequence[SegmentSpan]) -> list[tuple[int, int, int]]:
     """Epoch and positions of the segments that may go."""
-    found = archive_floor(retained, segments, EPOCHS, NOW, keep=35 * DAY)
-    return [(each.epoch, each.first, each.last) for each in found]
+    return [(each.epoch, each.first, each.last) for each in gone(retained, segments)]
+
+
+def gone(retained: Sequence[Place], segments: Sequence[SegmentSpan]) -> list[SegmentSpan]:
+    """What goes of each epoch, from its beginning on."""
+    floor = ArchiveFloor(retained, EPOCHS, NOW, keep=35 * DAY)
+    ordered = sorted(segments, key=lambda each: (each.epoch, each.first, each.last))
+    epochs = itertools.groupby(ordered, key=lambda each: each.epoch)
+    return [each for _, own in epochs for each in itertools.takewhile(floor.may_go, own)]
 
 
 def test_segments_before_every_backup_may_go() -> None:
@@ -351,8 +359,8 @@ def test_no_retained_backup_loses_its_way(positions: list[tuple[int, int]], widt
         for place in places:
             on_line = place.epoch in forks and place.position <= forks[place.epoch]
             assert not on_line or place.position >= last
-    gone = set(archive_floor(places, segments, EPOCHS, NOW, keep=35 * DAY))
-    assert all(each.last_time is not None and each.last_time < NOW - 35 * DAY for each in gone)
+    going = set(gone(places, segments))
+    assert all(each.last_time is not None and each.last_time < NOW - 35 * DAY for each in going)
     for epoch in (1, 2, 3):
-        own = [each in gone for each in segments if each.epoch == epoch]
+        own = [each in going for each in segments if each.epoch == epoch]
         assert own == sorted(own, reverse=True)
