@@ -22,7 +22,7 @@ FOLLOW_SECONDS = 5.0
 """How often a process that does not ship asks for the office."""
 
 ROUNDS_MAX = 100
-"""Segments that are caught up with, one after the other, before the archive says how far it is."""
+"""Segments of a backlog that one step ships, one after the other."""
 
 Report = Callable[..., None]
 
@@ -115,7 +115,10 @@ class Ship:
         return self.state.tip
 
     async def step(self, lease: Lease) -> None:
-        """Ships what is there now, all that was there when it began, then says so."""
+        """Ships what is there now, then says how far it is if that is all that was there when it began.
+
+        Of a longer backlog it ships ROUNDS_MAX segments and says nothing: a heartbeat would claim what is missing yet.
+        """
         state, rules = self.state, self._rules
         for _ in range(ROUNDS_MAX):
             asked = await self._repository.store.now()
@@ -133,10 +136,10 @@ class Ship:
                 await self._ship(head, changes, lease)
             # Under a steady load there is always another change: a segment that is not full waits for more of them.
             if len(changes) < CHANGES_MAX and sum(change.size_bytes for change in changes) < rules.seal_bytes:
+                state.pending_since = None
+                await self._beat(head, asked)
                 break
-        state.pending_since = None
         state.problem = ""
-        await self._beat(head, asked)
 
     async def _ship(self, head: Head, changes: Sequence[StoredChange], lease: Lease) -> None:
         """Ships changes, those of each line in a segment of its own."""
