@@ -272,7 +272,7 @@ class Keeping:
         now = self._repository.clock.monotonic()
         for name in [name for name, until in put_off.items() if until <= now]:
             del put_off[name]
-        found = self.next_verification(listing, frozenset(put_off), deepest)
+        found = next_verification(listing, await catalog.store.now(), frozenset(put_off), deepest)
         if found is None:
             return
         backup_id, level = found
@@ -282,34 +282,6 @@ class Keeping:
             put_off[backup_id] = now + HOUR_SECONDS
             raise
 
-    def next_verification(
-        self, listing: Listing, put_off: frozenset[str] = frozenset(), deepest: Level = Level.V4
-    ) -> tuple[str, Level] | None:
-        """Which backup to verify next, and how far; None when all is done.
-
-        Daily and monthly ones to V3; the newest daily one, restored, to V4 where that is not too deep; of the rest so
-        many that each is read once within a day; after a week all of them again: bytes rot.
-        """
-        now = self._repository.clock.now()
-        entries = [entry for entry in listing.entries if not entry.buried and entry.id not in put_off]
-        durable = [entry for entry in entries if entry.manifest.kind in {Kind.DAILY, Kind.MONTHLY}]
-        for entry in durable:
-            if not _checked(entry, Level.V3):
-                return entry.id, Level.V3
-        newest = next((entry for entry in durable if entry.manifest.kind is Kind.DAILY), None)
-        restored = deepest >= Level.V4 and newest is not None and newest.level >= Level.V3
-        if restored and newest is not None and not _checked(newest, Level.V4):
-            return newest.id, Level.V4
-        rest = [entry for entry in entries if not _checked(entry, Level.V3)]
-        hour = now - timedelta(hours=1)
-        lately = sum(1 for entry in entries if (last := _checked(entry, Level.V3)) and last > hour)
-        if rest and lately < math.ceil(len(rest) / 24):
-            return rest[-1].id, Level.V3
-        old = [(last, entry.id) for entry in entries if (last := _checked(entry, Level.V3))]
-        if old and min(old)[0] < now - timedelta(days=REVERIFY_DAYS):
-            return min(old)[1], Level.V3
-        return None
-
     async def drill_due(self) -> None:
         """Tries a restore when its moment has come."""
         if self._plans.drill is None:
@@ -318,7 +290,7 @@ class Keeping:
         for problem in sorted(set(self._hands.drill.problems) - self._told):
             self._report("record of a drill passed over", message=problem)
             self._told.add(problem)
-        now = self._repository.clock.now()
+        now = await self._repository.store.now()
         first_seen = await _first_seen(self._repository.store)
         slot = due(self._plans.drill, newest.time if newest else None, now, first_seen)
         if slot is not None and (await self._repository.catalog.listing()).entries:
@@ -387,6 +359,34 @@ class Keeping:
         if ended.error is not None:
             cls = errors.by_reason(ended.error.reason) or errors.Internal
             raise cls(ended.error.message, metadata={"operation": operation.name})
+
+
+def next_verification(
+    listing: Listing, now: datetime, put_off: frozenset[str] = frozenset(), deepest: Level = Level.V4
+) -> tuple[str, Level] | None:
+    """Which backup to verify next, and how far; None when all is done.
+
+    Daily and monthly ones to V3; the newest daily one, restored, to V4 where that is not too deep; of the rest so
+    many that each is read once within a day; after a week all of them again: bytes rot.
+    """
+    entries = [entry for entry in listing.entries if not entry.buried and entry.id not in put_off]
+    durable = [entry for entry in entries if entry.manifest.kind in {Kind.DAILY, Kind.MONTHLY}]
+    for entry in durable:
+        if not _checked(entry, Level.V3):
+            return entry.id, Level.V3
+    newest = next((entry for entry in durable if entry.manifest.kind is Kind.DAILY), None)
+    restored = deepest >= Level.V4 and newest is not None and newest.level >= Level.V3
+    if restored and newest is not None and not _checked(newest, Level.V4):
+        return newest.id, Level.V4
+    rest = [entry for entry in entries if not _checked(entry, Level.V3)]
+    hour = now - timedelta(hours=1)
+    lately = sum(1 for entry in entries if (last := _checked(entry, Level.V3)) and last > hour)
+    if rest and lately < math.ceil(len(rest) / 24):
+        return rest[-1].id, Level.V3
+    old = [(last, entry.id) for entry in entries if (last := _checked(entry, Level.V3))]
+    if old and min(old)[0] < now - timedelta(days=REVERIFY_DAYS):
+        return min(old)[1], Level.V3
+    return None
 
 
 def _checked(entry: Entry, level: Level) -> datetime | None:

@@ -162,7 +162,7 @@ class MakeBackup:
             )
             verified = clock.monotonic()
             await self._verify.require_whole(made)
-            verification = Verification(backup_id, Level.V2, clock.now(), (), clock.monotonic() - verified)
+            verification = Verification(backup_id, Level.V2, made.end_time, (), clock.monotonic() - verified)
             say("the store has what was written, and the keys of a restore open it")
         async with running.step("commit") as say:
             await self._commit(made, attempt)

@@ -333,7 +333,8 @@ class Swap:
             say(f"{incoming} serves as {self._places.live}; the one before is kept as {aside}")
         # Behind the swap nothing refuses writes any more; the journal's entry is not waited for.
         outage = (restore.write_outage_seconds or 0.0) + clock.monotonic() - began
-        now = clock.now()
+        # By the store's clock, as when it is over: a machine's may be wrong, and what is gone does not come back.
+        now = await self._repository.store.now()
         reverting = restore.state is RestoreState.REVERTING
         await self.journal.write(
             restore,
@@ -429,8 +430,9 @@ class Swap:
         return Subject("restore", restore_id)
 
     async def release_old(self) -> list[str]:
-        """Releases what was kept for its whole time, and returns the ids. One that others work on meanwhile stays."""
-        now = self._repository.clock.now()
+        """Releases what was kept for its whole time by the store's clock, and returns the ids. One that others work on
+        meanwhile stays."""
+        now = await self._repository.store.now()
         kept = [each for each in await self.journal.list() if each.state in KEEPING]
         over = [each for each in kept if each.keep_until is not None and each.keep_until < now]
         released = []

@@ -25,7 +25,7 @@ from services.backup.usecases.audit import ArchiveAudit
 from services.backup.usecases.catalog import Entry, Listing
 from services.backup.usecases.copying import Copying
 from services.backup.usecases.drill import Drill
-from services.backup.usecases.keeping import Hands, Keeping, Plans, SecondHands
+from services.backup.usecases.keeping import Hands, Keeping, Plans, SecondHands, next_verification
 from services.backup.usecases.prepare import Prepare
 from services.backup.usecases.remarks import Evidence
 from services.backup.usecases.status import NamedStore, Status
@@ -188,9 +188,9 @@ def _entry(kind: Kind, *evidence: tuple[Level, datetime, bool]) -> Entry:
         ([_entry(Kind.HOURLY, (Level.V3, NOON - timedelta(days=6), True))], None),
     ],
 )
-def test_what_is_verified_next(parts: Parts, entries: list[Entry], expected: tuple[str, Level] | None) -> None:
+def test_what_is_verified_next(entries: list[Entry], expected: tuple[str, Level] | None) -> None:
     """Daily ones to V3, the newest to V4, all again after a week; what was found damaged is not read in every round."""
-    assert keep(parts, HOURLY).next_verification(Listing(tuple(entries))) == expected
+    assert next_verification(Listing(tuple(entries)), NOON) == expected
 
 
 async def test_a_long_verification_makes_no_backup_late(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
