@@ -412,7 +412,7 @@ class Swap:
     async def abandoned(self) -> list[Restore]:
         """Those of them whose process is gone, or has not said for seconds that it is not."""
         unfinished = await self.unfinished()
-        if not unfinished or await self._repository.leases.holder(SWAPPING):
+        if not unfinished or await self._repository.leases.holder(SWAPPING, times=SWAP_TIMES):
             return []
         # One that ended between the two looks left its office as well, and wrote so.
         return [restore for restore in await self.unfinished() if restore in unfinished]

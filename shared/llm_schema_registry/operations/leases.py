@@ -154,6 +154,13 @@ class _Place:
     times: LeaseTimes
     key: str
 
+    def holds(self, known: Held, now: datetime) -> bool:
+        """Whether a lease keeps others away. now: by the store's clock.
+
+        One that lasts longer than any does was written before that clock went back: nobody waits for that time again.
+        """
+        return now < known.expires <= now + timedelta(seconds=2 * self.times.lease)
+
     async def read(self) -> tuple[Held, Stored] | None:
         """The document; None when there is none. Raises errors.BackupDamaged."""
         try:
@@ -240,10 +247,11 @@ class Leases:
                 async with asyncio.timeout(times.renew):
                     await lease.release()
 
-    async def holder(self, office: str) -> Held | None:
-        """Who holds an office now; None when nobody does."""
-        found = await self._place(office, self._times).read()
-        return found[0] if found is not None and found[0].expires > await self._store.now() else None
+    async def holder(self, office: str, *, times: LeaseTimes | None = None) -> Held | None:
+        """Who holds an office now; None when nobody does. times: as for `held`."""
+        place = self._place(office, times or self._times)
+        found = await place.read()
+        return found[0] if found is not None and place.holds(found[0], await self._store.now()) else None
 
     def _place(self, office: str, times: LeaseTimes) -> _Place:
         return _Place(self._store, self._clock, times, keys.lease(office))
@@ -269,8 +277,7 @@ class Leases:
                     stored = await self._store.put(place.key, held.encode(), if_absent=True)
                 else:
                     known, there = found
-                    # One that lasts longer than any does was written before the store's clock went back.
-                    if now < known.expires <= now + timedelta(seconds=2 * place.times.lease):
+                    if place.holds(known, now):
                         raise _taken(office, known, now)
                     held = Held(self._owner, known.generation + 1, expires)
                     stored = await self._store.put(place.key, held.encode(), if_match=there.etag)
