@@ -200,7 +200,7 @@ def _second_hands(
     setting: Setting, archive: Archive, store: ObjectStore, verify: Verify, repository: Repository
 ) -> SecondHands:
     """What is done in the second store. Retention goes by the same rules, but of what the first no longer has."""
-    copying = Copying(repository, store)
+    copying = Copying(repository, store, setting.settings.backup.lock_days)
     second = replace(
         repository,
         store=store,

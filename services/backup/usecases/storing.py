@@ -7,19 +7,22 @@ import hashlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from datetime import datetime
 
 from llm_schema_registry import errors
-from llm_schema_registry.objects.store import ObjectStore, Placement
+from llm_schema_registry.objects.store import Lock, ObjectStore, Placement
 from llm_schema_registry.operations.ports import Dice
 from services.backup.domain import layout
 from services.backup.domain.compression import Compression, Compressor
-from services.backup.domain.model import ObjectRecord, PartRecord
+from services.backup.domain.model import Kind, ObjectRecord, PartRecord
 from services.backup.domain.sealing import PREFIX_BYTES, SALT_BYTES, DataKey, Sealer
 from services.backup.ports import Failpoints
 from services.backup.usecases.ahead import ahead
 
 OBJECT_BYTES_MAX = 4 * 1024**3
 OBJECTS_MAX = 10_000
+DURABLE = frozenset({Kind.DAILY, Kind.MONTHLY})
+"""What is kept for long, so in cheaper storage, and locked where that is wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,13 @@ class Wrapping:
     key: DataKey | None
     placement: Placement
     object_bytes_max: int = OBJECT_BYTES_MAX
+
+
+def placement(kind: Kind, lock_until: datetime | None) -> Placement:
+    """How data of a backup of a kind is kept. lock_until: None when nothing is to be locked, or it is over."""
+    if kind not in DURABLE:
+        return Placement("STANDARD")
+    return Placement("STANDARD_IA", Lock("COMPLIANCE", lock_until) if lock_until is not None else None)
 
 
 def context(backup_id: str, number: int) -> str:
