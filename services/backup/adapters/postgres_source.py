@@ -201,6 +201,12 @@ class PostgresSnapshot:
         self._turn = asyncio.Lock()
         self._dumps: list[AsyncGenerator[bytes, None]] = []
         self._dumped: Mapping[str, RowDigest] | None = None
+        self._dumped_rows = 0
+
+    @property
+    def dumped_rows(self) -> int:
+        """As Snapshot.dumped_rows."""
+        return self._dumped_rows
 
     @property
     def dump_version(self) -> str:
@@ -229,6 +235,7 @@ class PostgresSnapshot:
             async for piece in _gathered(pieces):
                 check.add(piece)
                 await asyncio.to_thread(rows.add, piece)
+                self._dumped_rows = rows.count
                 yield piece
         except ProgramFailed as failure:
             raise errors.BackupFailed(f"the database was not dumped: {failure}") from None

@@ -32,7 +32,6 @@ DUMP_BYTES_MIN = 1024
 """An archive of pg_dump with the registry's tables in it is never smaller."""
 CLEANING_SECONDS = 30.0
 SKEW_SECONDS_MAX = 60.0
-"""Kinds that are kept for more than the thirty days that the cheaper storage class bills at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +62,15 @@ class BackupRules:
 
 @dataclass(slots=True)
 class _Attempt:
-    """One backup on its way. key: what it is sealed under, once made. manifest_sha256: once it may be stored."""
+    """One backup on its way. bytes_expected: of its dump, as many as the newest backup's had; 0 for the first one.
+
+    key: what it is sealed under, once made. manifest_sha256: once it may be stored.
+    """
 
     backup_id: str
     wanted: Wanted
     lease: Lease
+    bytes_expected: int
     key: DataKey | None = None
     manifest_sha256: bytes | None = None
 
@@ -106,7 +109,8 @@ class MakeBackup:
             listing = await repository.catalog.listing()
             if wanted.slot is not None and (done := _made(listing, wanted)):
                 return Subject("backup", done)
-            attempt = _Attempt(self._new_id(listing), wanted, lease)
+            expected = listing.entries[0].manifest.dump_bytes if listing.entries else 0
+            attempt = _Attempt(self._new_id(listing), wanted, lease, expected)
             running.about(Subject("backup", attempt.backup_id))
             try:
                 await self._make(attempt, running)
@@ -189,10 +193,12 @@ class MakeBackup:
         repository = self._repository
         wrapping = self._wrapping(attempt.wanted.kind, attempt.key)
 
-        def tell(dump_bytes: int, objects: int) -> None:
-            running.tell(bytes_done=dump_bytes, parts_done=objects)
-
         async def store(snapshot: Snapshot) -> StoredDump:
+            def tell(dump_bytes: int, parts: int) -> None:
+                # One that has grown beyond what was expected says nothing of its end.
+                total = attempt.bytes_expected if dump_bytes <= attempt.bytes_expected else 0
+                running.tell(bytes_done=dump_bytes, bytes_total=total, rows_done=snapshot.dumped_rows, parts_done=parts)
+
             dumps = DumpStore(repository.store, repository.dice, repository.failpoints)
             async with aclosing(snapshot.dump()) as dump:
                 return await dumps.save(attempt.backup_id, dump, wrapping, tell)

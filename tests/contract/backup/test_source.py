@@ -484,6 +484,18 @@ async def test_cancelled_wait(content_url: str, source: PostgresSource) -> None:
     await source.wait(PATIENCE_SECONDS)
 
 
+async def test_rows_are_counted_on_the_way(content_url: str, source: PostgresSource) -> None:
+    """A snapshot says how many rows of its dump have passed; in the end, all of them."""
+    async with source.snapshot() as snapshot:
+        before = snapshot.dumped_rows
+        async for _ in snapshot.dump():
+            pass
+        after, facts = snapshot.dumped_rows, await snapshot.facts()
+
+    assert before == 0
+    assert after == sum(table.rows for table in facts.tables) > 0
+
+
 async def test_pieces(bulky_url: str, source: PostgresSource) -> None:
     """A dump comes in pieces of 256 KiB to 1 MiB, but for the last."""
     async with source.snapshot() as snapshot:
