@@ -21,6 +21,7 @@ from services.backup.adapters.client_programs import Programs, find_programs, pr
 from services.backup.adapters.database_facts import SETTINGS, read_facts, server_encoding
 from services.backup.adapters.dump_check import DumpCheck
 from services.backup.adapters.dump_rows import DumpRows
+from services.backup.adapters.pipes import PIECE_BYTES_MAX
 from services.backup.adapters.postgres_session import open_session, translated
 from services.backup.adapters.programs import Command, ProgramFailed, run_program
 from services.backup.domain.model import DatabaseFacts, Head, StoredChange
@@ -265,7 +266,7 @@ class PostgresSnapshot:
 
 
 async def _gathered(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """The bytes in pieces of PIECE_BYTES at least, but for the last."""
+    """The bytes in pieces of PIECE_BYTES at least, but for the last, and PIECE_BYTES_MAX at most, as they come."""
     gathered = bytearray()
     async for piece in pieces:
         if not gathered and len(piece) >= PIECE_BYTES:
@@ -273,8 +274,8 @@ async def _gathered(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]
             continue
         gathered += piece
         if len(gathered) >= PIECE_BYTES:
-            yield bytes(gathered)
-            gathered.clear()
+            yield bytes(gathered[:PIECE_BYTES_MAX])
+            del gathered[:PIECE_BYTES_MAX]
     if gathered:
         yield bytes(gathered)
 
