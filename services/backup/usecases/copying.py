@@ -23,6 +23,7 @@ from services.backup.usecases.reading import damaged
 from services.backup.usecases.repository import Repository
 from services.backup.usecases.storing import placement
 
+PRIMARY = "primary"
 NAME = "second"
 FULL_SECONDS = 3600.0
 """Time between two looks at all of the archive in both stores."""

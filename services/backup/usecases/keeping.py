@@ -22,10 +22,10 @@ from services.backup.ports import Election
 from services.backup.usecases.audit import ROUND_SECONDS as ROUND_OF_AUDIT
 from services.backup.usecases.audit import ArchiveAudit
 from services.backup.usecases.catalog import Catalog, Entry, Listing
-from services.backup.usecases.copying import Copying
+from services.backup.usecases.copying import NAME, PRIMARY, Copying
 from services.backup.usecases.drill import Drill
 from services.backup.usecases.make_backup import MakeBackup, Wanted
-from services.backup.usecases.prune import Prune
+from services.backup.usecases.prune import Prune, Pruned
 from services.backup.usecases.repository import RESTORING, SCHEDULING, Repository
 from services.backup.usecases.swap import Swap
 from services.backup.usecases.verify import Verify
@@ -96,10 +96,12 @@ class Hands:
 
 @dataclass(slots=True)
 class KeepingState:
-    """leading: this process does it. problems: of chores that failed last, by name."""
+    """leading: this process does it. problems: of chores that failed last, by name. blocked: why retention deletes
+    nothing, by store."""
 
     leading: bool = False
     problems: dict[str, str] = field(default_factory=dict)
+    blocked: dict[str, str] = field(default_factory=dict)
 
 
 class Keeping:
@@ -136,6 +138,13 @@ class Keeping:
         """Which chores failed last, in words; None when none did."""
         return "; ".join(f"{name}: {problem}" for name, problem in self.state.problems.items()) or None
 
+    async def check_retention(self) -> str | None:
+        """Why retention deletes nothing in a store, in words; None where it deletes what is due.
+
+        Whoever forces it elsewhere is noticed with the next hour's retention.
+        """
+        return "; ".join(f"{store} store: {why}" for store, why in self.state.blocked.items()) or None
+
     async def run(self, election: Election) -> None:
         """Does what is due, for ever, whenever this process can have the office."""
         told = ""
@@ -155,7 +164,7 @@ class Keeping:
                 self._report("schedules failed by a defect", exc_info=defect)
             finally:
                 # Whoever leads now finds out anew what fails.
-                self.state.leading, self.state.problems = False, {}
+                self.state = KeepingState()
             if problem and problem != told:
                 self._report("schedules stand still", message=problem)
             told = problem
@@ -324,15 +333,24 @@ class Keeping:
     async def prune(self) -> None:
         """Deletes what is no longer kept."""
         pruned = await self._hands.prune.apply()
-        if pruned.plan.blocked:
-            self._report("retention deletes nothing", message=pruned.plan.blocked)
-        elif pruned.buried or pruned.deleted or pruned.segments:
+        self._note_blocked(PRIMARY, pruned)
+        if pruned.buried or pruned.deleted or pruned.segments:
             self._report("retention", buried=pruned.buried, deleted=pruned.deleted, segments=pruned.segments)
 
     async def prune_copy(self) -> None:
         """Deletes in the second store what the first no longer has and no rule keeps."""
         if self._hands.second is not None:
-            await self._hands.second.prune.apply()
+            self._note_blocked(NAME, await self._hands.second.prune.apply())
+
+    def _note_blocked(self, store: str, pruned: Pruned) -> None:
+        """Notes why nothing may be deleted, and tells it when it is new: nothing goes until somebody sees to it."""
+        why = pruned.plan.blocked
+        if why is None:
+            self.state.blocked.pop(store, None)
+            return
+        if self.state.blocked.get(store) != why:
+            self._report("retention deletes nothing", store=store, message=why)
+        self.state.blocked[store] = why
 
     async def sweep(self) -> None:
         """Drops scratch databases that a process left behind, unless a restore runs."""

@@ -17,9 +17,12 @@ from llm_schema_registry.operations.leases import LeaseTimes
 from llm_schema_registry.operations.operation import Subject
 from llm_schema_registry.operations.operations import Operations
 from services.backup.adapters.recipients import system_dice
+from services.backup.app import _dependencies
 from services.backup.domain import layout
 from services.backup.domain.model import Kind, Level
+from services.backup.domain.retention import Policy
 from services.backup.domain.schedules import Schedule
+from services.backup.gauges import Gauges
 from services.backup.usecases import keeping as module
 from services.backup.usecases.audit import ArchiveAudit
 from services.backup.usecases.catalog import Entry, Listing
@@ -463,6 +466,51 @@ async def test_a_forged_drill_is_told_once_and_delays_none(parts: Parts) -> None
 
     assert len(tried) == 2
     assert [each.startswith("record of a drill passed over") for each in parts.reported] == [True]
+
+
+async def blocked(parts: Parts, keeping: Keeping) -> tuple[object, str | None]:
+    """What the gauge and the health of the service say of retention."""
+    operations, repair = SimpleNamespace(running=()), SimpleNamespace(problem="", check=nothing)
+    audit = SimpleNamespace(check=nothing)
+    assembly: Any = SimpleNamespace(
+        keeping=keeping,
+        operations=operations,
+        repair=repair,
+        ship=None,
+        source=parts.registry,
+        stores=[SimpleNamespace(name="primary", store=parts.store, audit=audit)],
+    )
+    told = {metric.name: metric for metric in Gauges(assembly, parts.clock).metrics()}
+    (found,) = [each for each in _dependencies(assembly) if each.name == "retention"]
+    assert not found.critical
+    (point,) = told["backup.retention.blocked"].points
+    return getattr(point, "value", None), await found.check()
+
+
+async def test_retention_that_is_blocked_is_told(tmp_path: Path) -> None:
+    """By a gauge, by the service's health and once in the log, until somebody saw to it."""
+    policy = Policy(hourly=1, daily=1, monthly=1, floor=1)
+    parts = make_parts(tmp_path, policy=policy)
+    parts.registry.dump_bytes = 5_000
+    there = again(parts, store_folder=tmp_path / "second")
+    keeping = keep(parts, second=second_hands(parts, there))
+    for _ in range(5):
+        await parts.proven(Kind.HOURLY, slot=parts.clock.now())
+        parts.clock.move(hours=1)
+    assert await blocked(parts, keeping) == (0, None)
+
+    for _ in range(2):
+        await keeping.prune()
+        await keeping.prune_copy()
+    value, why = await blocked(parts, keeping)
+    await parts.prune.apply(force=True)
+    await keeping.prune()
+
+    assert value == 1
+    assert why is not None
+    assert why.startswith("primary store: 4 of 5 backups would be deleted")
+    assert [each.startswith("retention deletes nothing") for each in parts.reported] == [True]
+    assert await blocked(parts, keeping) == (0, None)
 
 
 async def test_without_schedules_nothing_is_made_or_deleted(parts: Parts) -> None:
