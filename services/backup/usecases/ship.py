@@ -9,7 +9,7 @@ from datetime import datetime
 
 from llm_schema_registry import errors
 from llm_schema_registry.objects.finishing import to_the_end
-from llm_schema_registry.operations.leases import Lease
+from llm_schema_registry.operations.leases import Lease, LeaseTimes
 from services.backup.domain.model import Head, StoredChange
 from services.backup.ports import Election, Source
 from services.backup.usecases.archive import CHANGES_MAX, HEARTBEAT_SECONDS, Archive, ArchiveRules, Heartbeat, Tip
@@ -18,8 +18,11 @@ from services.backup.usecases.repository import ARCHIVING, Repository
 RETRY_SECONDS = 2.0
 LAST_SECONDS = 5.0
 """For what is shipped when the process ends."""
-FOLLOW_SECONDS = 5.0
+FOLLOW_SECONDS = 1.0
 """How often a process that does not ship asks for the office."""
+SHIP_TIMES = LeaseTimes(lease=5.0, renew=1.5, fence=3.5)
+"""Short, because what is written after a process is gone is archived by another one only: within seven seconds. That
+takes two small requests every 1.5 seconds."""
 
 ROUNDS_MAX = 100
 """Segments of a backlog that one step ships, one after the other."""
@@ -68,7 +71,7 @@ class Ship:
             try:
                 async with election.held(ARCHIVING) as elected:
                     if elected:
-                        async with self._repository.leases.held(ARCHIVING) as lease:
+                        async with self._repository.leases.held(ARCHIVING, times=SHIP_TIMES) as lease:
                             await self._lead(lease)
             except errors.OperationRunning:
                 self.state.problem = ""

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llm_schema_registry import errors
+from llm_schema_registry.operations.leases import Lease
 from services.backup.domain import layout
 from services.backup.domain.model import Level, Place, StoredChange
 from services.backup.domain.targets import AtTime, Base, Cut, Known, Unreachable, plan
@@ -273,6 +274,33 @@ async def test_one_of_two_processes_ships_and_the_other_takes_over(
     assert await archived(parts) == {1: parts.registry.history}
     assert parts.ship.state.shipped + other.ship.state.shipped == 7
     fault_table("T14", "two archivers, the leader ends under load", "the other goes on, nothing lost or doubled")
+
+
+async def test_another_process_ships_seconds_after_a_crash(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch, fault_table: FaultTable
+) -> None:
+    """T14: what is written after the process that shipped is gone is archived in less than ten seconds."""
+    other = again(parts)
+    first = asyncio.create_task(parts.ship.run(Elected()))
+    parts.registry.write(3)
+    await _until(lambda: parts.ship.state.shipped == 3)
+
+    async def gone(*_: object) -> None:
+        """What a process that ends by itself does, and one that crashes does not."""
+
+    monkeypatch.setattr(Lease, "release", gone)
+    monkeypatch.setattr(parts.ship, "_last_step", gone)
+    first.cancel()
+    await asyncio.wait({first})
+    parts.registry.write(2)
+    second = asyncio.create_task(other.ship.run(Elected()))
+    parts.clock.move(seconds=module.SHIP_TIMES.lease)
+    async with asyncio.timeout(10 - module.SHIP_TIMES.lease):
+        await _until(lambda: other.ship.state.tip is not None and other.ship.state.tip.position == 5)
+    second.cancel()
+    await asyncio.wait({second})
+
+    fault_table("T14", "the archiver crashes", "another one ships in less than 10 s")
 
 
 async def test_a_defect_does_not_end_the_archiver(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
