@@ -235,6 +235,21 @@ async def test_only_one_of_two_takers_wins(offices: Offices) -> None:
     assert generation > lease.generation
 
 
+async def test_one_process_holds_an_office_once(offices: Offices) -> None:
+    """Two tasks of a process that take a free office within a second: one has it, and the other waits its turn."""
+    reached, go = asyncio.Event(), asyncio.Event()
+    offices.plan.add("put", Wait(reached, go))
+    taking = asyncio.create_task(_wait_for(offices.one))
+    await reached.wait()
+    async with offices.one.held(OFFICE) as lease:
+        go.set()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(taking), 0.2)
+        await lease.require()
+
+    assert await taking > lease.generation
+
+
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"owner":"x","generation":"y","expires":"z"}', b"\xff"])
 async def test_a_damaged_lease_is_named(offices: Offices, content: bytes) -> None:
     """A lease that cannot be read is an error that names the object: a generation must never fall."""
