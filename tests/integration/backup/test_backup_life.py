@@ -108,7 +108,7 @@ async def test_a_backup_tells_how_far_it_is(filled_registry: Service, make_backu
     async with BackupCalls(service.target) as calls:
         made = await calls.done(await calls.backups.CreateBackup(pb.CreateBackupRequest()), backup_pb2.Backup())
     await service.stop_async()
-    service.environment["LLMSR_FAILPOINTS"] = "backup.piece_written:pause:0.1"
+    service.environment["LLMSR_FAILPOINTS"] = "backup.piece_written:pause:0.3"
     await service.start_async()
     async with BackupCalls(service.target) as calls:
         name = (await calls.backups.CreateBackup(pb.CreateBackupRequest())).operation.name
