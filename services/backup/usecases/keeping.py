@@ -38,6 +38,10 @@ AWAY_SECONDS = 5.0
 HOUR_SECONDS = 3600.0
 REVERIFY_DAYS = 7
 ACTOR = "schedule"
+SWITCHED_OFF = (
+    "No backup is made, verified, tried or deleted by itself: have cron call `llmsr backup run --verify V3`, `llmsr"
+    " backup prune --apply` and `llmsr backup drill`."
+)
 
 Report = Callable[..., None]
 
@@ -46,7 +50,8 @@ Report = Callable[..., None]
 class Plans:
     """What is due when. schedules: of backups. drill: None for never.
 
-    enabled: without, nothing is made, verified, tried or deleted by itself.
+    enabled: without, no backup is made, verified, tried or deleted by itself. What was left over is removed all the
+    same, and the archive read: nobody can ask for that.
     """
 
     schedules: Sequence[Schedule]
@@ -121,13 +126,18 @@ class Keeping:
             _Chore("verification", self.verify_due, 60, "trials"),
             _Chore("verification in the second store", self.verify_copy_due, 60, "copies"),
             _Chore("drill", self.drill_due, 60, "trials"),
-            _Chore("audit of the archive", self.audit, ROUND_OF_AUDIT, "archive"),
-            _Chore("audit of the second store", self.audit_copy, ROUND_OF_AUDIT, "copied archive"),
             _Chore("retention", self.prune, HOUR_SECONDS),
             _Chore("retention of the second store", self.prune_copy, HOUR_SECONDS, "copies"),
         ]
+        # Retention does this as well.
+        left_over = [
+            _Chore("left-over objects", self.sweep_objects, HOUR_SECONDS),
+            _Chore("left-over objects of the second store", self.sweep_copy, HOUR_SECONDS, "copies"),
+        ]
         self._chores = [
-            *(scheduled if plans.enabled else []),
+            *(scheduled if plans.enabled else left_over),
+            _Chore("audit of the archive", self.audit, ROUND_OF_AUDIT, "archive"),
+            _Chore("audit of the second store", self.audit_copy, ROUND_OF_AUDIT, "copied archive"),
             _Chore("second store", self.copy, 10, "copies"),
             _Chore("kept databases", self.release, 300, "restores"),
             _Chore("left-over databases", self.sweep, HOUR_SECONDS, "trials"),
@@ -147,6 +157,8 @@ class Keeping:
 
     async def run(self, election: Election) -> None:
         """Does what is due, for ever, whenever this process can have the office."""
+        if not self._plans.enabled:
+            self._report("schedules are switched off", message=SWITCHED_OFF)
         told = ""
         while True:
             problem = ""
@@ -351,6 +363,17 @@ class Keeping:
         if self.state.blocked.get(store) != why:
             self._report("retention deletes nothing", store=store, message=why)
         self.state.blocked[store] = why
+
+    async def sweep_objects(self) -> None:
+        """Removes what ended early and left something behind, unless a backup runs."""
+        with suppress(errors.OperationRunning):
+            await self._hands.prune.sweep()
+
+    async def sweep_copy(self) -> None:
+        """The same in the second store."""
+        if self._hands.second is not None:
+            with suppress(errors.OperationRunning):
+                await self._hands.second.prune.sweep()
 
     async def sweep(self) -> None:
         """Drops scratch databases that a process left behind, unless a restore runs."""

@@ -125,6 +125,15 @@ class Prune:
             await repository.catalog.write()
         return Pruned(outlook.plan, len(segments), outlook.stored_bytes, len(buried), deleted)
 
+    async def sweep(self) -> None:
+        """Removes what ended early and left something behind, as `apply` does, and nothing that anybody may want.
+
+        Raises errors.OperationRunning while a backup runs, errors.LeaseLost.
+        """
+        async with self._repository.leases.held(WRITING, patience_seconds=PATIENCE_SECONDS) as lease:
+            # Keys of the archive are removed by `apply`: only a repository that is pruned has any out of use.
+            await self._sweep(await self._repository.catalog.listing(), frozenset(), lease)
+
     async def delete(self, backup_id: str, *, dry_run: bool) -> Removed:
         """Deletes one backup that somebody names, at once. Raises as DeleteBackup says."""
         repository = self._repository

@@ -514,15 +514,36 @@ async def test_retention_that_is_blocked_is_told(tmp_path: Path) -> None:
 
 
 async def test_without_schedules_nothing_is_made_or_deleted(parts: Parts) -> None:
-    """What is switched off does nothing; what a restore kept is still dropped when its time is over."""
-    names = {chore.name for chore in keep(parts, enabled=False)._chores}
+    """What is switched off does nothing; what a restore kept is still dropped when its time is over, and the archive is
+    read. What cron has to call is said at the start."""
+    keeping = keep(parts, enabled=False)
+    names = {chore.name for chore in keeping._chores}
 
-    assert not names & {
-        "backups",
-        "verification",
-        "drill",
-        "retention",
-        "audit of the archive",
-        "audit of the second store",
-    }
-    assert "kept databases" in names
+    assert not names & {"backups", "verification", "drill", "retention"}
+    assert {"kept databases", "audit of the archive", "audit of the second store"} <= names
+
+    async def said() -> bool:
+        return bool(parts.reported)
+
+    await _runs(keeping, said)
+
+    assert "llmsr backup prune --apply" in parts.reported[0]
+
+
+async def test_without_schedules_what_was_left_over_is_removed(parts: Parts, tmp_path: Path) -> None:
+    """Data of a run that ended early goes after a day in both stores, and no backup does."""
+    there = again(parts, store_folder=tmp_path / "second")
+    keeping = keep(parts, enabled=False, second=second_hands(parts, there))
+    made = await parts.proven()
+    orphan = parts.repository.new_id()
+    for store in (parts.store, there.store):
+        await store.put(layout.data(orphan, 1), b"half of a backup")
+    parts.clock.move(days=400)
+
+    for name in ("left-over objects", "left-over objects of the second store"):
+        await keeping._do(next(each for each in keeping._chores if each.name == name))
+
+    for each in (parts, there):
+        assert await each.keys(f"backups/{orphan}/") == []
+    assert await parts.ids() == [made.id]
+    assert (await parts.repository.catalog.get(made.id)).buried is None
