@@ -182,6 +182,7 @@ class MemorySnapshot:
     """A snapshot of a MemoryRegistry."""
 
     dump_version = "17.0"
+    dumped_rows = 0
 
     def __init__(self, registry: MemoryRegistry, head: Head) -> None:
         self._registry = registry
@@ -213,6 +214,7 @@ class MemorySnapshot:
         while left > 0:
             piece = self._registry.rng.randbytes(min(left, 100_000))
             left -= len(piece)
+            self.dumped_rows += 1
             yield piece
         if self._registry.dump_error is not None:
             raise self._registry.dump_error

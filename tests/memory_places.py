@@ -399,6 +399,7 @@ class LiveSnapshot:
     """See Snapshot."""
 
     dump_version = "17.0"
+    dumped_rows = 0
 
     def __init__(self, world: World, database: Database) -> None:
         self._world = world

@@ -132,6 +132,7 @@ def _dependencies(assembly: Assembly) -> Sequence[DependencyCheck]:
         for named in assembly.stores
     ]
     checks.append(DependencyCheck("schedules", critical=False, check=assembly.keeping.check))
+    checks.append(DependencyCheck("retention", critical=False, check=assembly.keeping.check_retention))
     checks.append(DependencyCheck("restores", critical=False, check=assembly.repair.check))
     return checks
 

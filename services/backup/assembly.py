@@ -38,7 +38,7 @@ from services.backup.settings import BackupServiceSettings, BackupSettings, Seco
 from services.backup.usecases.archive import Archive, ArchiveRules
 from services.backup.usecases.audit import ArchiveAudit
 from services.backup.usecases.catalog import Catalog
-from services.backup.usecases.copying import NAME, Copying
+from services.backup.usecases.copying import NAME, PRIMARY, Copying
 from services.backup.usecases.data_keys import DataKeys
 from services.backup.usecases.drill import Drill
 from services.backup.usecases.journal import Journal
@@ -53,7 +53,6 @@ from services.backup.usecases.status import NamedStore, Status
 from services.backup.usecases.swap import Swap, SwapRules
 from services.backup.usecases.verify import Verify
 
-PRIMARY = "primary"
 SCHEDULED = (Kind.HOURLY, Kind.DAILY, Kind.MONTHLY)
 
 Report = Callable[..., None]
@@ -200,7 +199,7 @@ def _second_hands(
     setting: Setting, archive: Archive, store: ObjectStore, verify: Verify, repository: Repository
 ) -> SecondHands:
     """What is done in the second store. Retention goes by the same rules, but of what the first no longer has."""
-    copying = Copying(repository, store)
+    copying = Copying(repository, store, setting.settings.backup.lock_days)
     second = replace(
         repository,
         store=store,

@@ -71,6 +71,10 @@ class Gauges:
         yield _gauge("backup.schedules.leading", "", "1 in the process that runs the schedules.", leading)
         failing = int(bool(self._assembly.repair.problem))
         yield _gauge("backup.restores.failing", "", "1 when a swap that began cannot be ended.", failing)
+        blocked = int(bool(self._assembly.keeping.state.blocked))
+        yield _gauge(
+            "backup.retention.blocked", "", "1 when retention deletes nothing until somebody sees to it.", blocked
+        )
         problems = len(self._assembly.keeping.state.problems)
         yield _gauge("backup.chores.failing", "{chore}", "Chores of the schedules whose last run failed.", problems)
 

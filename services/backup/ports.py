@@ -42,6 +42,11 @@ class Snapshot(Protocol):
         ...
 
     @property
+    def dumped_rows(self) -> int:
+        """Rows of the dump that were read so far, as far as they can be told."""
+        ...
+
+    @property
     def dump_version(self) -> str:
         """Version of the pg_dump that is used."""
         ...

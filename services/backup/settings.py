@@ -124,7 +124,11 @@ class BackupSettings(Section):
     kms_key_id: str | None = Field(
         default=None, min_length=1, description="Key of the AWS key service that data keys are wrapped for as well."
     )
-    schedules_enabled: bool = Field(default=True, description="Make backups by the schedules below.")
+    schedules_enabled: bool = Field(
+        default=True,
+        description="Make backups by the schedules below, verify them, try restores, and delete what is not kept. Where"
+        " it is off cron has to call `llmsr backup run --verify V3`, `prune --apply` and `drill`.",
+    )
     hourly_schedule: Cron = Field(default="7 * * * *", description="Cron expression in UTC; `off` for none.")
     daily_schedule: Cron = Field(default="20 1 * * *", description="Cron expression in UTC; `off` for none.")
     monthly_schedule: Cron = Field(default="40 2 1 * *", description="Cron expression in UTC; `off` for none.")

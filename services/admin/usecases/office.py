@@ -35,7 +35,7 @@ class Office:
 
     async def require_free(self) -> None:
         """Raises errors.OperationRunning, naming the operation, while one changes the system."""
-        holder = await self._leases.holder(SYSTEM)
+        holder = await self._leases.holder(SYSTEM, times=SYSTEM_TIMES)
         if holder is None or not holder.owner:
             return
         raise await self._taken(holder.owner, SYSTEM_TIMES.lease)
@@ -54,7 +54,7 @@ class Office:
 
     async def busy(self) -> bool:
         """Whether somebody holds the office."""
-        return await self._leases.holder(SYSTEM) is not None
+        return await self._leases.holder(SYSTEM, times=SYSTEM_TIMES) is not None
 
     async def _taken(self, owner: str, retry_seconds: float, own: str = "") -> errors.OperationRunning:
         """The error that names the operation in whose way nobody may get."""

@@ -17,6 +17,7 @@ from psycopg import sql
 from llm_schema_registry import errors
 from llm_schema_registry.kernel.postgres import Connection
 from services.backup.adapters.place_errors import IN_USE
+from services.backup.adapters.postgres_session import end_when_cut_off
 from services.backup.ports import Failpoints
 
 TERMINATE_SECONDS = 15.0
@@ -57,6 +58,7 @@ class Swap:
         Raises errors.DatabaseUnfit when names say that this swap neither can be done nor was.
         """
         await self._session.execute("SELECT set_config('lock_timeout', %s, false)", [f"{LOCK_SECONDS * 1000:.0f}"])
+        await end_when_cut_off(self._session)
         there = await self._there()
         if self._incoming not in there:
             await self._finish(there)

@@ -65,6 +65,11 @@ class DumpRows:
         except (Unreadable, UnicodeDecodeError) as odd:
             self.unread = str(odd)
 
+    @property
+    def count(self) -> int:
+        """Rows so far, those of other schemas included. Of a table that has not ended the lines behind it may count."""
+        return self._blocks.count if self._blocks is not None else 0
+
     def tables(self) -> Mapping[str, RowDigest] | None:
         """The digests of all tables with data in the archive, once it has passed; None when it was not read."""
         if self.unread or self._blocks is None or not self._blocks.ended:
@@ -174,11 +179,17 @@ class _Blocks:
     def __init__(self, names: Mapping[int, str]) -> None:
         self._names = names
         self.tables: dict[str, RowDigest] = {}
+        self._ended_rows = 0
         self._rest = b""
         self._block: int | None = None
         self._table = RowDigest()
         self._left = 0
         self._row: hashlib._Hash | None = None
+
+    @property
+    def count(self) -> int:
+        """Rows so far."""
+        return self._ended_rows + (self._table.rows if self._block is not None else 0)
 
     @property
     def ended(self) -> bool:
@@ -223,6 +234,7 @@ class _Blocks:
         name = None if self._block is None else self._names.get(self._block)
         if name is not None:
             self.tables[name] = self._table
+        self._ended_rows += self._table.rows
         self._block = None
 
     def _rows(self, content: bytes, at: int) -> int:

@@ -26,6 +26,7 @@ _UNFIT = frozenset(
 )
 _FULL = "53"  # insufficient resources: disk full, out of memory
 _CANCELLED = "57014"  # query_canceled: our own limit
+_CUT_OFF = "25P03"  # idle_in_transaction_session_timeout
 
 
 @contextmanager
@@ -50,6 +51,8 @@ def _refusal(doing: str, error: psycopg.Error) -> Exception:
         )
     if state == _CANCELLED:
         return errors.DatabaseUnfit(f"{doing} took longer than its limit and was given up: repeat it")
+    if state == _CUT_OFF:
+        return errors.DatabaseUnavailable(f"{doing} was given up by the server, which heard nothing more: repeat it")
     if state in _UNFIT:
         return errors.DatabaseUnfit(f"{doing} was refused by the database server: {said}")
     if state.startswith(_FULL) and state != "53300":

@@ -16,8 +16,16 @@ from llm_schema_registry import errors
 from llm_schema_registry.kernel.postgres import Connection, PostgresOptions
 from services.backup.adapters.postgres_session import open_session, translated
 
-IDLE_SECONDS, INTERVAL_SECONDS, PROBES = 10, 5, 3
-"""TCP keepalives, on both sides: a holder that was cut off is noticed, by itself and by the server, within 25 s."""
+IDLE_SECONDS, INTERVAL_SECONDS, PROBES = 2, 1, 3
+"""TCP keepalives, on both sides: a holder that was cut off is noticed, by itself and by the server, within 5 s."""
+_CUT_OFF = {
+    "tcp_keepalives_idle": str(IDLE_SECONDS),
+    "tcp_keepalives_interval": str(INTERVAL_SECONDS),
+    "tcp_keepalives_count": str(PROBES),
+    # For an answer that nobody takes: keepalives are for silence alone.
+    "tcp_user_timeout": str((IDLE_SECONDS + INTERVAL_SECONDS * PROBES) * 1000),
+}
+"""How the server notices it."""
 HEARTBEAT_SECONDS = 5.0
 ANSWER_SECONDS_MAX = 10.0
 """A holder whose session does not answer for so long counts as deposed."""
@@ -99,11 +107,10 @@ class PostgresElection:
         """Whether the lock was free and is the session's now; true as well when the database went away meanwhile."""
         try:
             with translated():
-                # Over a socket of the same machine the keepalives are of no use and stay zero.
+                # Over a socket of the same machine they are of no use and stay zero.
                 await session.execute(
-                    "SELECT set_config('tcp_keepalives_idle', %s, false), set_config('tcp_keepalives_interval', %s, "
-                    "false), set_config('tcp_keepalives_count', %s, false)",
-                    [str(IDLE_SECONDS), str(INTERVAL_SECONDS), str(PROBES)],
+                    "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS wanted (name, value)",
+                    [list(_CUT_OFF), list(_CUT_OFF.values())],
                 )
                 cursor = await session.execute("SELECT pg_try_advisory_lock(%s)", [office_key(office)])
                 row = await cursor.fetchone()

@@ -16,6 +16,9 @@ TIMEOUTS = (
 )
 """Settings of a role or database that would end a long session. Not every major has all of them."""
 
+CUT_OFF_SECONDS = 10.0
+"""For a transaction that holds what everybody needs and whose process says nothing: it may be cut off."""
+
 _NOT_MIGRATED = frozenset({"3F000", "42P01", "42703", "42883"})  # no such schema, table, column, function
 _LOCKED = "55P03"  # lock_not_available
 _IN_FAILED_TRANSACTION = "25P02"
@@ -38,6 +41,19 @@ async def open_session(options: PostgresOptions) -> Connection:
         await session.close()
         raise
     return session
+
+
+async def end_when_cut_off(session: Connection) -> None:
+    """Has the server give up a transaction of the session, and all its locks, when nothing comes for CUT_OFF_SECONDS.
+
+    Else the locks of a process that is cut off last until TCP gives up, which takes hours.
+    """
+    limit = f"{CUT_OFF_SECONDS * 1000:.0f}"
+    # Over a socket of the same machine the last one stays zero. It is for an answer that nobody takes.
+    await session.execute(
+        "SELECT set_config(name, %s, false) FROM pg_catalog.pg_settings WHERE name = ANY(%s)",
+        [limit, ["idle_in_transaction_session_timeout", "tcp_user_timeout"]],
+    )
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from services.backup.adapters.client_programs import Programs, find_programs, pr
 from services.backup.adapters.database_facts import SETTINGS, read_facts, server_encoding
 from services.backup.adapters.dump_check import DumpCheck
 from services.backup.adapters.dump_rows import DumpRows
+from services.backup.adapters.pipes import PIECE_BYTES_MAX
 from services.backup.adapters.postgres_session import open_session, translated
 from services.backup.adapters.programs import Command, ProgramFailed, run_program
 from services.backup.domain.model import DatabaseFacts, Head, StoredChange
@@ -201,6 +202,12 @@ class PostgresSnapshot:
         self._turn = asyncio.Lock()
         self._dumps: list[AsyncGenerator[bytes, None]] = []
         self._dumped: Mapping[str, RowDigest] | None = None
+        self._dumped_rows = 0
+
+    @property
+    def dumped_rows(self) -> int:
+        """As Snapshot.dumped_rows."""
+        return self._dumped_rows
 
     @property
     def dump_version(self) -> str:
@@ -229,6 +236,7 @@ class PostgresSnapshot:
             async for piece in _gathered(pieces):
                 check.add(piece)
                 await asyncio.to_thread(rows.add, piece)
+                self._dumped_rows = rows.count
                 yield piece
         except ProgramFailed as failure:
             raise errors.BackupFailed(f"the database was not dumped: {failure}") from None
@@ -258,7 +266,7 @@ class PostgresSnapshot:
 
 
 async def _gathered(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """The bytes in pieces of PIECE_BYTES at least, but for the last."""
+    """The bytes in pieces of PIECE_BYTES at least, but for the last, and PIECE_BYTES_MAX at most, as they come."""
     gathered = bytearray()
     async for piece in pieces:
         if not gathered and len(piece) >= PIECE_BYTES:
@@ -266,8 +274,8 @@ async def _gathered(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]
             continue
         gathered += piece
         if len(gathered) >= PIECE_BYTES:
-            yield bytes(gathered)
-            gathered.clear()
+            yield bytes(gathered[:PIECE_BYTES_MAX])
+            del gathered[:PIECE_BYTES_MAX]
     if gathered:
         yield bytes(gathered)
 

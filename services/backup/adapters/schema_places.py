@@ -26,7 +26,7 @@ from services.backup.adapters.dump_script import Copy, EndOfRows, NotAScript, Ro
 from services.backup.adapters.place_errors import LOCKED, refused
 from services.backup.adapters.place_names import PlaceNames
 from services.backup.adapters.postgres_places import RestoreLimits
-from services.backup.adapters.postgres_session import open_session
+from services.backup.adapters.postgres_session import end_when_cut_off, open_session
 from services.backup.adapters.programs import Command, ProgramFailed, run_program
 from services.backup.adapters.registry_tools import RegistryTools
 from services.backup.domain.model import DatabaseFacts, Head, Place, StoredChange
@@ -258,6 +258,7 @@ class SchemaPlaces:
         async with self._session() as session:
             with refused("swapping the schemas"):
                 await _set(session, "lock_timeout", LOCK_SECONDS)
+                await end_when_cut_off(session)
                 for attempt in range(1, self._swaps_max + 1):
                     try:
                         await self._swap(session, incoming, aside)

@@ -12,7 +12,7 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from llm_schema_registry import errors
@@ -156,8 +156,15 @@ class Catalog:
         return _entry(*found, await self.remarks.about(backup_id))
 
     async def record(self, verification: Verification) -> str:
-        """Keeps the evidence of a verification, and returns its key."""
-        return await self.remarks.record(verification)
+        """Keeps the evidence of a verification, and returns its key.
+
+        It is dated by the store's clock, and behind all that is known of the backup: the last word counts.
+        """
+        known = (await self.remarks.about(verification.backup_id)).evidence.get(verification.backup_id)
+        time = await self.store.now()
+        if known:
+            time = max(time, known[0].time + timedelta.resolution)
+        return await self.remarks.record(replace(verification, time=time))
 
     async def verifications(self, backup_id: str) -> tuple[Verification, ...]:
         """The newest verifications of a backup that count, newest first."""

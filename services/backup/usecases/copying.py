@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from llm_schema_registry import errors
 from llm_schema_registry.objects.store import (
@@ -21,7 +21,9 @@ from services.backup.domain.model import Manifest, ObjectRecord
 from services.backup.usecases.catalog import Catalog, Listing
 from services.backup.usecases.reading import damaged
 from services.backup.usecases.repository import Repository
+from services.backup.usecases.storing import placement
 
+PRIMARY = "primary"
 NAME = "second"
 FULL_SECONDS = 3600.0
 """Time between two looks at all of the archive in both stores."""
@@ -42,8 +44,10 @@ class CopyState:
 class Copying:
     """Keeps a second store like the first. What the first loses stays there: retention alone deletes, by its rules."""
 
-    def __init__(self, repository: Repository, second: ObjectStore) -> None:
+    def __init__(self, repository: Repository, second: ObjectStore, lock_days: int = 0) -> None:
+        """lock_days: as BackupRules has them, of the copies too, where the second store can lock."""
         self._repository = repository
+        self._lock_days = lock_days
         self._second = second
         self.catalog = Catalog(second, repository.verifiers, repository.signer)
         self.state = CopyState()
@@ -73,8 +77,10 @@ class Copying:
 
         Raises errors.BackupNotFound when the first store no longer has it, BackupDamaged when it is no better there.
         """
-        for record in (await self._repository.catalog.get(backup_id)).manifest.objects:
-            await self._copy_object(record, again=True)
+        manifest = (await self._repository.catalog.get(backup_id)).manifest
+        placed = await self._placement(manifest)
+        for record in manifest.objects:
+            await self._copy_object(record, placed, again=True)
 
     async def _copy_identity(self) -> list[str]:
         """Whose repository it is. Raises WrongCluster when the second store is another's."""
@@ -144,13 +150,20 @@ class Copying:
         }
 
     async def _copy_backup(self, manifest: Manifest) -> None:
+        placed = await self._placement(manifest)
         for record in manifest.objects:
-            await self._copy_object(record)
+            await self._copy_object(record, placed)
         await self._repository.failpoints.reached("copy.before_manifest")
         # One that is there, but is not listed, was damaged there: the one that can be trusted takes its place.
-        await self._copy_small(layout.manifest(manifest.id), changing=True)
+        await self._copy_small(layout.manifest(manifest.id), changing=True, placed=Placement("STANDARD", placed.lock))
 
-    async def _copy_object(self, record: ObjectRecord, *, again: bool = False) -> None:
+    async def _placement(self, manifest: Manifest) -> Placement:
+        """How the copy of a backup is kept: as the backup is, and locked until its own lock is over."""
+        until = manifest.end_time + timedelta(days=self._lock_days)
+        locks = self._lock_days > 0 and until > await self._second.now()
+        return placement(manifest.kind, until if locks else None)
+
+    async def _copy_object(self, record: ObjectRecord, placed: Placement, *, again: bool = False) -> None:
         """Copies a data object, and compares its digest on arrival with its record's.
 
         again: also when one is there that looks right, for the store's word on it was found wrong.
@@ -160,7 +173,7 @@ class Copying:
         if stored is not None and stored.size_bytes == record.size_bytes and stored.sha256 == record.sha256:
             return
         try:
-            async with self._second.upload(record.key, placement=Placement("STANDARD_IA"), if_absent=False) as upload:
+            async with self._second.upload(record.key, placement=placed, if_absent=False) as upload:
                 async for piece in self._repository.store.read(record.key):
                     await asyncio.to_thread(digest.update, piece)
                     size += len(piece)
@@ -219,7 +232,7 @@ class Copying:
             return [damage.message]
         return []
 
-    async def _copy_small(self, key: str, *, changing: bool = False) -> None:
+    async def _copy_small(self, key: str, *, changing: bool = False, placed: Placement | None = None) -> None:
         try:
             content, _ = await self._repository.store.get(key)
         except ObjectNotFound:
@@ -227,7 +240,7 @@ class Copying:
         except (ObjectDamaged, ObjectTooLarge) as failed:
             raise damaged(key, 0, f"it was not copied: {failed}") from None
         try:
-            await self._second.put(key, content, if_absent=not changing)
+            await self._second.put(key, content, if_absent=not changing, placement=placed)
         except ObjectExists:
             if key != layout.REPOSITORY:
                 raise damaged(key, 0, "the second store holds other bytes under this key") from None

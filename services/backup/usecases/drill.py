@@ -53,7 +53,7 @@ class Drill:
                 place, last, problems = found.place, found.time, found.problems
             except (errors.BackupDamaged, errors.RestoreFailed, errors.TargetUnreachable) as failed:
                 problems = (failed.message,)
-            now = repository.clock.now()
+            now = await repository.store.now()
             record = DrillRecord(
                 backup_id=tried,
                 time=now,

@@ -22,10 +22,10 @@ from services.backup.ports import Election
 from services.backup.usecases.audit import ROUND_SECONDS as ROUND_OF_AUDIT
 from services.backup.usecases.audit import ArchiveAudit
 from services.backup.usecases.catalog import Catalog, Entry, Listing
-from services.backup.usecases.copying import Copying
+from services.backup.usecases.copying import NAME, PRIMARY, Copying
 from services.backup.usecases.drill import Drill
 from services.backup.usecases.make_backup import MakeBackup, Wanted
-from services.backup.usecases.prune import Prune
+from services.backup.usecases.prune import Prune, Pruned
 from services.backup.usecases.repository import RESTORING, SCHEDULING, Repository
 from services.backup.usecases.swap import Swap
 from services.backup.usecases.verify import Verify
@@ -38,6 +38,10 @@ AWAY_SECONDS = 5.0
 HOUR_SECONDS = 3600.0
 REVERIFY_DAYS = 7
 ACTOR = "schedule"
+SWITCHED_OFF = (
+    "No backup is made, verified, tried or deleted by itself: have cron call `llmsr backup run --verify V3`, `llmsr"
+    " backup prune --apply` and `llmsr backup drill`."
+)
 
 Report = Callable[..., None]
 
@@ -46,7 +50,8 @@ Report = Callable[..., None]
 class Plans:
     """What is due when. schedules: of backups. drill: None for never.
 
-    enabled: without, nothing is made, verified, tried or deleted by itself.
+    enabled: without, no backup is made, verified, tried or deleted by itself. What was left over is removed all the
+    same, and the archive read: nobody can ask for that.
     """
 
     schedules: Sequence[Schedule]
@@ -96,10 +101,12 @@ class Hands:
 
 @dataclass(slots=True)
 class KeepingState:
-    """leading: this process does it. problems: of chores that failed last, by name."""
+    """leading: this process does it. problems: of chores that failed last, by name. blocked: why retention deletes
+    nothing, by store."""
 
     leading: bool = False
     problems: dict[str, str] = field(default_factory=dict)
+    blocked: dict[str, str] = field(default_factory=dict)
 
 
 class Keeping:
@@ -119,13 +126,18 @@ class Keeping:
             _Chore("verification", self.verify_due, 60, "trials"),
             _Chore("verification in the second store", self.verify_copy_due, 60, "copies"),
             _Chore("drill", self.drill_due, 60, "trials"),
-            _Chore("audit of the archive", self.audit, ROUND_OF_AUDIT, "archive"),
-            _Chore("audit of the second store", self.audit_copy, ROUND_OF_AUDIT, "copied archive"),
             _Chore("retention", self.prune, HOUR_SECONDS),
             _Chore("retention of the second store", self.prune_copy, HOUR_SECONDS, "copies"),
         ]
+        # Retention does this as well.
+        left_over = [
+            _Chore("left-over objects", self.sweep_objects, HOUR_SECONDS),
+            _Chore("left-over objects of the second store", self.sweep_copy, HOUR_SECONDS, "copies"),
+        ]
         self._chores = [
-            *(scheduled if plans.enabled else []),
+            *(scheduled if plans.enabled else left_over),
+            _Chore("audit of the archive", self.audit, ROUND_OF_AUDIT, "archive"),
+            _Chore("audit of the second store", self.audit_copy, ROUND_OF_AUDIT, "copied archive"),
             _Chore("second store", self.copy, 10, "copies"),
             _Chore("kept databases", self.release, 300, "restores"),
             _Chore("left-over databases", self.sweep, HOUR_SECONDS, "trials"),
@@ -136,8 +148,17 @@ class Keeping:
         """Which chores failed last, in words; None when none did."""
         return "; ".join(f"{name}: {problem}" for name, problem in self.state.problems.items()) or None
 
+    async def check_retention(self) -> str | None:
+        """Why retention deletes nothing in a store, in words; None where it deletes what is due.
+
+        Whoever forces it elsewhere is noticed with the next hour's retention.
+        """
+        return "; ".join(f"{store} store: {why}" for store, why in self.state.blocked.items()) or None
+
     async def run(self, election: Election) -> None:
         """Does what is due, for ever, whenever this process can have the office."""
+        if not self._plans.enabled:
+            self._report("schedules are switched off", message=SWITCHED_OFF)
         told = ""
         while True:
             problem = ""
@@ -155,7 +176,7 @@ class Keeping:
                 self._report("schedules failed by a defect", exc_info=defect)
             finally:
                 # Whoever leads now finds out anew what fails.
-                self.state.leading, self.state.problems = False, {}
+                self.state = KeepingState()
             if problem and problem != told:
                 self._report("schedules stand still", message=problem)
             told = problem
@@ -272,7 +293,7 @@ class Keeping:
         now = self._repository.clock.monotonic()
         for name in [name for name, until in put_off.items() if until <= now]:
             del put_off[name]
-        found = self.next_verification(listing, frozenset(put_off), deepest)
+        found = next_verification(listing, await catalog.store.now(), frozenset(put_off), deepest)
         if found is None:
             return
         backup_id, level = found
@@ -282,34 +303,6 @@ class Keeping:
             put_off[backup_id] = now + HOUR_SECONDS
             raise
 
-    def next_verification(
-        self, listing: Listing, put_off: frozenset[str] = frozenset(), deepest: Level = Level.V4
-    ) -> tuple[str, Level] | None:
-        """Which backup to verify next, and how far; None when all is done.
-
-        Daily and monthly ones to V3; the newest daily one, restored, to V4 where that is not too deep; of the rest so
-        many that each is read once within a day; after a week all of them again: bytes rot.
-        """
-        now = self._repository.clock.now()
-        entries = [entry for entry in listing.entries if not entry.buried and entry.id not in put_off]
-        durable = [entry for entry in entries if entry.manifest.kind in {Kind.DAILY, Kind.MONTHLY}]
-        for entry in durable:
-            if not _checked(entry, Level.V3):
-                return entry.id, Level.V3
-        newest = next((entry for entry in durable if entry.manifest.kind is Kind.DAILY), None)
-        restored = deepest >= Level.V4 and newest is not None and newest.level >= Level.V3
-        if restored and newest is not None and not _checked(newest, Level.V4):
-            return newest.id, Level.V4
-        rest = [entry for entry in entries if not _checked(entry, Level.V3)]
-        hour = now - timedelta(hours=1)
-        lately = sum(1 for entry in entries if (last := _checked(entry, Level.V3)) and last > hour)
-        if rest and lately < math.ceil(len(rest) / 24):
-            return rest[-1].id, Level.V3
-        old = [(last, entry.id) for entry in entries if (last := _checked(entry, Level.V3))]
-        if old and min(old)[0] < now - timedelta(days=REVERIFY_DAYS):
-            return min(old)[1], Level.V3
-        return None
-
     async def drill_due(self) -> None:
         """Tries a restore when its moment has come."""
         if self._plans.drill is None:
@@ -318,7 +311,7 @@ class Keeping:
         for problem in sorted(set(self._hands.drill.problems) - self._told):
             self._report("record of a drill passed over", message=problem)
             self._told.add(problem)
-        now = self._repository.clock.now()
+        now = await self._repository.store.now()
         first_seen = await _first_seen(self._repository.store)
         slot = due(self._plans.drill, newest.time if newest else None, now, first_seen)
         if slot is not None and (await self._repository.catalog.listing()).entries:
@@ -352,15 +345,35 @@ class Keeping:
     async def prune(self) -> None:
         """Deletes what is no longer kept."""
         pruned = await self._hands.prune.apply()
-        if pruned.plan.blocked:
-            self._report("retention deletes nothing", message=pruned.plan.blocked)
-        elif pruned.buried or pruned.deleted or pruned.segments:
+        self._note_blocked(PRIMARY, pruned)
+        if pruned.buried or pruned.deleted or pruned.segments:
             self._report("retention", buried=pruned.buried, deleted=pruned.deleted, segments=pruned.segments)
 
     async def prune_copy(self) -> None:
         """Deletes in the second store what the first no longer has and no rule keeps."""
         if self._hands.second is not None:
-            await self._hands.second.prune.apply()
+            self._note_blocked(NAME, await self._hands.second.prune.apply())
+
+    def _note_blocked(self, store: str, pruned: Pruned) -> None:
+        """Notes why nothing may be deleted, and tells it when it is new: nothing goes until somebody sees to it."""
+        why = pruned.plan.blocked
+        if why is None:
+            self.state.blocked.pop(store, None)
+            return
+        if self.state.blocked.get(store) != why:
+            self._report("retention deletes nothing", store=store, message=why)
+        self.state.blocked[store] = why
+
+    async def sweep_objects(self) -> None:
+        """Removes what ended early and left something behind, unless a backup runs."""
+        with suppress(errors.OperationRunning):
+            await self._hands.prune.sweep()
+
+    async def sweep_copy(self) -> None:
+        """The same in the second store."""
+        if self._hands.second is not None:
+            with suppress(errors.OperationRunning):
+                await self._hands.second.prune.sweep()
 
     async def sweep(self) -> None:
         """Drops scratch databases that a process left behind, unless a restore runs."""
@@ -387,6 +400,34 @@ class Keeping:
         if ended.error is not None:
             cls = errors.by_reason(ended.error.reason) or errors.Internal
             raise cls(ended.error.message, metadata={"operation": operation.name})
+
+
+def next_verification(
+    listing: Listing, now: datetime, put_off: frozenset[str] = frozenset(), deepest: Level = Level.V4
+) -> tuple[str, Level] | None:
+    """Which backup to verify next, and how far; None when all is done.
+
+    Daily and monthly ones to V3; the newest daily one, restored, to V4 where that is not too deep; of the rest so
+    many that each is read once within a day; after a week all of them again: bytes rot.
+    """
+    entries = [entry for entry in listing.entries if not entry.buried and entry.id not in put_off]
+    durable = [entry for entry in entries if entry.manifest.kind in {Kind.DAILY, Kind.MONTHLY}]
+    for entry in durable:
+        if not _checked(entry, Level.V3):
+            return entry.id, Level.V3
+    newest = next((entry for entry in durable if entry.manifest.kind is Kind.DAILY), None)
+    restored = deepest >= Level.V4 and newest is not None and newest.level >= Level.V3
+    if restored and newest is not None and not _checked(newest, Level.V4):
+        return newest.id, Level.V4
+    rest = [entry for entry in entries if not _checked(entry, Level.V3)]
+    hour = now - timedelta(hours=1)
+    lately = sum(1 for entry in entries if (last := _checked(entry, Level.V3)) and last > hour)
+    if rest and lately < math.ceil(len(rest) / 24):
+        return rest[-1].id, Level.V3
+    old = [(last, entry.id) for entry in entries if (last := _checked(entry, Level.V3))]
+    if old and min(old)[0] < now - timedelta(days=REVERIFY_DAYS):
+        return min(old)[1], Level.V3
+    return None
 
 
 def _checked(entry: Entry, level: Level) -> datetime | None:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from llm_schema_registry import errors
 from llm_schema_registry.objects.finishing import to_the_end
-from llm_schema_registry.objects.store import Lock, Placement
+from llm_schema_registry.objects.store import Placement
 from llm_schema_registry.operations import ids
 from llm_schema_registry.operations.leases import PATIENCE_SECONDS, Lease
 from llm_schema_registry.operations.operation import OperationKind, Subject
@@ -24,7 +24,7 @@ from services.backup.ports import Snapshot, Source
 from services.backup.usecases.catalog import Listing
 from services.backup.usecases.remove import remove_backup
 from services.backup.usecases.repository import WRITING, Repository
-from services.backup.usecases.storing import OBJECT_BYTES_MAX, DumpStore, StoredDump, Wrapping
+from services.backup.usecases.storing import OBJECT_BYTES_MAX, DumpStore, StoredDump, Wrapping, placement
 from services.backup.usecases.verify import Verify
 
 DUMP_FORMAT = "pgc/1"
@@ -32,8 +32,6 @@ DUMP_BYTES_MIN = 1024
 """An archive of pg_dump with the registry's tables in it is never smaller."""
 CLEANING_SECONDS = 30.0
 SKEW_SECONDS_MAX = 60.0
-DURABLE = frozenset({Kind.DAILY, Kind.MONTHLY})
-"""Kinds that are kept for more than the thirty days that the cheaper storage class bills at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +62,15 @@ class BackupRules:
 
 @dataclass(slots=True)
 class _Attempt:
-    """One backup on its way. key: what it is sealed under, once made. manifest_sha256: once it may be stored."""
+    """One backup on its way. bytes_expected: of its dump, as many as the newest backup's had; 0 for the first one.
+
+    key: what it is sealed under, once made. manifest_sha256: once it may be stored.
+    """
 
     backup_id: str
     wanted: Wanted
     lease: Lease
+    bytes_expected: int
     key: DataKey | None = None
     manifest_sha256: bytes | None = None
 
@@ -107,7 +109,8 @@ class MakeBackup:
             listing = await repository.catalog.listing()
             if wanted.slot is not None and (done := _made(listing, wanted)):
                 return Subject("backup", done)
-            attempt = _Attempt(self._new_id(listing), wanted, lease)
+            expected = listing.entries[0].manifest.dump_bytes if listing.entries else 0
+            attempt = _Attempt(self._new_id(listing), wanted, lease, expected)
             running.about(Subject("backup", attempt.backup_id))
             try:
                 await self._make(attempt, running)
@@ -162,7 +165,7 @@ class MakeBackup:
             )
             verified = clock.monotonic()
             await self._verify.require_whole(made)
-            verification = Verification(backup_id, Level.V2, clock.now(), (), clock.monotonic() - verified)
+            verification = Verification(backup_id, Level.V2, made.end_time, (), clock.monotonic() - verified)
             say("the store has what was written, and the keys of a restore open it")
         async with running.step("commit") as say:
             await self._commit(made, attempt)
@@ -190,10 +193,12 @@ class MakeBackup:
         repository = self._repository
         wrapping = self._wrapping(attempt.wanted.kind, attempt.key)
 
-        def tell(dump_bytes: int, objects: int) -> None:
-            running.tell(bytes_done=dump_bytes, parts_done=objects)
-
         async def store(snapshot: Snapshot) -> StoredDump:
+            def tell(dump_bytes: int, parts: int) -> None:
+                # One that has grown beyond what was expected says nothing of its end.
+                total = attempt.bytes_expected if dump_bytes <= attempt.bytes_expected else 0
+                running.tell(bytes_done=dump_bytes, bytes_total=total, rows_done=snapshot.dumped_rows, parts_done=parts)
+
             dumps = DumpStore(repository.store, repository.dice, repository.failpoints)
             async with aclosing(snapshot.dump()) as dump:
                 return await dumps.save(attempt.backup_id, dump, wrapping, tell)
@@ -210,12 +215,9 @@ class MakeBackup:
     def _wrapping(self, kind: Kind, key: DataKey | None) -> Wrapping:
         """How a backup of this kind is stored."""
         rules = self._rules
-        lock = None
-        if kind in DURABLE and rules.lock_days:
-            until = self._repository.clock.now() + timedelta(days=rules.lock_days)
-            lock = Lock("COMPLIANCE", until)
-        placement = Placement("STANDARD_IA" if kind in DURABLE else "STANDARD", lock)
-        return Wrapping(rules.compression, rules.compression_level, key, placement, rules.object_bytes_max)
+        until = self._repository.clock.now() + timedelta(days=rules.lock_days) if rules.lock_days else None
+        placed = placement(kind, until)
+        return Wrapping(rules.compression, rules.compression_level, key, placed, rules.object_bytes_max)
 
     def _require_plausible(self, wanted: Wanted, taken: _Taken, before: Manifest | None) -> None:
         """Raises BackupFailed when a scheduled backup would hold far less than the one before it."""
@@ -243,9 +245,9 @@ class MakeBackup:
         await repository.failpoints.reached("backup.before_commit")
         await attempt.lease.require()
         attempt.manifest_sha256 = hashlib.sha256(content).digest()
-        placement = self._wrapping(made.kind, None).placement
+        lock = self._wrapping(made.kind, None).placement.lock
         await repository.store.put(
-            layout.manifest(made.id), content, if_absent=True, placement=Placement("STANDARD", placement.lock)
+            layout.manifest(made.id), content, if_absent=True, placement=Placement("STANDARD", lock)
         )
         await repository.failpoints.reached("backup.committed")
         # A process that slept between the two lines above may have written what nobody expected any more.

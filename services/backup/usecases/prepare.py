@@ -277,7 +277,7 @@ class Prepare:
             try:
                 restore = await self._journal.write(restore)
                 restore = await self._fill(restore, entry, way, running)
-                now = repository.clock.now()
+                now = await repository.store.now()
                 await self._journal.write(
                     restore,
                     state=RestoreState.PREPARED,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -125,6 +125,15 @@ class Prune:
             await repository.catalog.write()
         return Pruned(outlook.plan, len(segments), outlook.stored_bytes, len(buried), deleted)
 
+    async def sweep(self) -> None:
+        """Removes what ended early and left something behind, as `apply` does, and nothing that anybody may want.
+
+        Raises errors.OperationRunning while a backup runs, errors.LeaseLost.
+        """
+        async with self._repository.leases.held(WRITING, patience_seconds=PATIENCE_SECONDS) as lease:
+            # Keys of the archive are removed by `apply`: only a repository that is pruned has any out of use.
+            await self._sweep(await self._repository.catalog.listing(), frozenset(), lease)
+
     async def delete(self, backup_id: str, *, dry_run: bool) -> Removed:
         """Deletes one backup that somebody names, at once. Raises as DeleteBackup says."""
         repository = self._repository
@@ -156,15 +165,18 @@ class Prune:
             if await left_over(self._repository, backup_id):
                 return None
             raise
-        self._require_deletable(entry, await catalog.listing())
+        await self._require_deletable(entry, await catalog.listing())
         return entry
 
-    def _require_deletable(self, entry: Entry, listing: Listing) -> None:
-        """Raises BackupProtected for a backup that is pinned, or among the newest that are proven."""
+    async def _require_deletable(self, entry: Entry, listing: Listing) -> None:
+        """Raises BackupProtected for a backup that is pinned, locked, or among the newest that are proven."""
+        locked = await self._locked_until(entry)
         proven = [each.id for each in listing.entries if each.level >= Level.V3 and not each.buried]
         protected = ""
         if entry.pinned:
             protected = "it is pinned: unpin it first"
+        elif locked is not None and locked > await self._repository.store.now():
+            protected = f"the object store has it locked until {locked:%Y-%m-%d %H:%M UTC}"
         elif entry.id in proven[:PROVEN_KEPT]:
             protected = f"it is among the {PROVEN_KEPT} newest that are verified to V3: verify newer ones first"
         if protected:
@@ -175,11 +187,8 @@ class Prune:
     async def _outlook(self, *, force: bool) -> _Outlook:
         """What is to be done now. By the store's clock alone: a machine's may be wrong."""
         listing, now = await self._repository.catalog.listing(), await self._repository.store.now()
-        policy, before = self._rules.policy, now - self._rules.grace
-        present = [_candidate(entry) for entry in listing.entries if not entry.buried]
-        plan = await self._spared(retention.plan(present, policy, now, force=force))
-        # What was buried is looked at again beside all others: those that were better then may be damaged by now.
-        again = retention.plan([_candidate(entry) for entry in listing.entries], policy, now, force=True)
+        before = now - self._rules.grace
+        plan, again = await self._plans(listing, now, force=force)
         buried = [entry for entry in listing.entries if entry.buried]
         if buried and plan.blocked is None:
             plan = replace(plan, blocked=again.blocked)
@@ -196,6 +205,32 @@ class Prune:
             stored_bytes=size
             + sum(entry.manifest.stored_bytes for entry in listing.entries if entry.id in plan.deletions),
         )
+
+    async def _plans(self, listing: Listing, now: datetime, *, force: bool) -> tuple[Plan, Plan]:
+        """What becomes of the backups that are not buried, and of all of them."""
+        plan, again = self._planned(listing, {}, now, force=force)
+        # The store knows best what it lets nobody delete, and is asked about what would go alone.
+        going = {each.id for each in (*plan.decisions, *again.decisions) if each.delete}
+        locks = {entry.id: await self._locked_until(entry) for entry in listing.entries if entry.id in going}
+        if any(locks.values()):
+            plan, again = self._planned(listing, locks, now, force=force)
+        return await self._spared(plan), again
+
+    def _planned(
+        self, listing: Listing, locks: Mapping[str, datetime | None], now: datetime, *, force: bool
+    ) -> tuple[Plan, Plan]:
+        policy = self._rules.policy
+        candidates = [_candidate(entry, locks.get(entry.id)) for entry in listing.entries]
+        buried = {entry.id for entry in listing.entries if entry.buried}
+        plan = retention.plan([each for each in candidates if each.id not in buried], policy, now, force=force)
+        # What was buried is looked at again beside all others: those that were better then may be damaged by now.
+        return plan, retention.plan(candidates, policy, now, force=True)
+
+    async def _locked_until(self, entry: Entry) -> datetime | None:
+        """Until when the store lets nobody delete all of a backup; None when it can be deleted, as far as it tells."""
+        keys = [layout.manifest(entry.id), *(record.key for record in entry.manifest.objects)]
+        heads = [await self._repository.store.head(key) for key in keys]
+        return max((head.lock.until for head in heads if head is not None and head.lock is not None), default=None)
 
     async def _spared(self, plan: Plan) -> Plan:
         """The plan without backups that the store which this one is a copy of still has."""
@@ -330,13 +365,14 @@ class _Outlook:
     stored_bytes: int
 
 
-def _candidate(entry: Entry) -> Candidate:
+def _candidate(entry: Entry, locked_until: datetime | None) -> Candidate:
     return Candidate(
         id=entry.id,
         kind=entry.manifest.kind,
         time=entry.manifest.end_time,
         level=entry.level if entry.evidence else None,
         pinned=entry.pinned,
+        locked_until=locked_until,
         size_bytes=entry.manifest.stored_bytes,
         place=entry.manifest.place,
     )

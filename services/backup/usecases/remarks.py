@@ -13,6 +13,7 @@ from services.backup.domain import layout, remarks
 from services.backup.domain.documents import DocumentInvalid, Signer, Verifier
 from services.backup.domain.model import Level, Verification
 from services.backup.domain.remarks import Tombstone
+from services.backup.domain.retention import SKEW
 
 READ_AT_ONCE = 16
 PROBLEMS_MAX = 100
@@ -115,7 +116,8 @@ class RemarkStore:
             there.add((listed.key, listed.etag))
             match remark:
                 case Verification():
-                    found.evidence[remark.backup_id].append(Evidence(remark.level, remark.time, remark.passed))
+                    time = _dated(remark.time, listed.modify_time)
+                    found.evidence[remark.backup_id].append(Evidence(remark.level, time, remark.passed))
                 case Tombstone():
                     found.tombstones[remark.backup_id] = Buried(remark, listed.modify_time)
                 case str():
@@ -154,3 +156,8 @@ class RemarkStore:
             return DocumentInvalid(str(invalid))
         self._read[listed.key, listed.etag] = known
         return known
+
+
+def _dated(told: datetime, stored: datetime) -> datetime:
+    """When something was said: one that lay in the store before its own time was dated by a wrong clock."""
+    return told if told <= stored + SKEW else stored

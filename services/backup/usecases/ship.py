@@ -9,7 +9,7 @@ from datetime import datetime
 
 from llm_schema_registry import errors
 from llm_schema_registry.objects.finishing import to_the_end
-from llm_schema_registry.operations.leases import Lease
+from llm_schema_registry.operations.leases import Lease, LeaseTimes
 from services.backup.domain.model import Head, StoredChange
 from services.backup.ports import Election, Source
 from services.backup.usecases.archive import CHANGES_MAX, HEARTBEAT_SECONDS, Archive, ArchiveRules, Heartbeat, Tip
@@ -18,11 +18,14 @@ from services.backup.usecases.repository import ARCHIVING, Repository
 RETRY_SECONDS = 2.0
 LAST_SECONDS = 5.0
 """For what is shipped when the process ends."""
-FOLLOW_SECONDS = 5.0
+FOLLOW_SECONDS = 1.0
 """How often a process that does not ship asks for the office."""
+SHIP_TIMES = LeaseTimes(lease=5.0, renew=1.5, fence=3.5)
+"""Short, because what is written after a process is gone is archived by another one only: within seven seconds. That
+takes two small requests every 1.5 seconds."""
 
 ROUNDS_MAX = 100
-"""Segments that are caught up with, one after the other, before the archive says how far it is."""
+"""Segments of a backlog that one step ships, one after the other."""
 
 Report = Callable[..., None]
 
@@ -68,7 +71,7 @@ class Ship:
             try:
                 async with election.held(ARCHIVING) as elected:
                     if elected:
-                        async with self._repository.leases.held(ARCHIVING) as lease:
+                        async with self._repository.leases.held(ARCHIVING, times=SHIP_TIMES) as lease:
                             await self._lead(lease)
             except errors.OperationRunning:
                 self.state.problem = ""
@@ -115,7 +118,10 @@ class Ship:
         return self.state.tip
 
     async def step(self, lease: Lease) -> None:
-        """Ships what is there now, all that was there when it began, then says so."""
+        """Ships what is there now, then says how far it is if that is all that was there when it began.
+
+        Of a longer backlog it ships ROUNDS_MAX segments and says nothing: a heartbeat would claim what is missing yet.
+        """
         state, rules = self.state, self._rules
         for _ in range(ROUNDS_MAX):
             asked = await self._repository.store.now()
@@ -133,10 +139,10 @@ class Ship:
                 await self._ship(head, changes, lease)
             # Under a steady load there is always another change: a segment that is not full waits for more of them.
             if len(changes) < CHANGES_MAX and sum(change.size_bytes for change in changes) < rules.seal_bytes:
+                state.pending_since = None
+                await self._beat(head, asked)
                 break
-        state.pending_since = None
         state.problem = ""
-        await self._beat(head, asked)
 
     async def _ship(self, head: Head, changes: Sequence[StoredChange], lease: Lease) -> None:
         """Ships changes, those of each line in a segment of its own."""

@@ -7,19 +7,22 @@ import hashlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from datetime import datetime
 
 from llm_schema_registry import errors
-from llm_schema_registry.objects.store import ObjectStore, Placement
+from llm_schema_registry.objects.store import PART_BYTES, Lock, ObjectStore, Placement
 from llm_schema_registry.operations.ports import Dice
 from services.backup.domain import layout
 from services.backup.domain.compression import Compression, Compressor
-from services.backup.domain.model import ObjectRecord, PartRecord
+from services.backup.domain.model import Kind, ObjectRecord, PartRecord
 from services.backup.domain.sealing import PREFIX_BYTES, SALT_BYTES, DataKey, Sealer
 from services.backup.ports import Failpoints
 from services.backup.usecases.ahead import ahead
 
 OBJECT_BYTES_MAX = 4 * 1024**3
 OBJECTS_MAX = 10_000
+DURABLE = frozenset({Kind.DAILY, Kind.MONTHLY})
+"""Kinds that are kept for more than the thirty days that the cheaper storage class bills at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,13 @@ class Wrapping:
     object_bytes_max: int = OBJECT_BYTES_MAX
 
 
+def placement(kind: Kind, lock_until: datetime | None) -> Placement:
+    """How data of a backup of a kind is kept. lock_until: None when nothing is to be locked, or it is over."""
+    if kind not in DURABLE:
+        return Placement("STANDARD")
+    return Placement("STANDARD_IA", Lock("COMPLIANCE", lock_until) if lock_until is not None else None)
+
+
 def context(backup_id: str, number: int) -> str:
     """What binds sealed bytes to their place: an object of another backup, or another of this one, never opens."""
     return f"backup/{backup_id}/{number}"
@@ -60,8 +70,8 @@ class DumpStore:
     ) -> StoredDump:
         """Stores the whole dump as objects of a backup, and returns what was stored.
 
-        tell: called with the bytes of the dump and the number of objects so far. Whatever fails, the object that was
-        being written is aborted; those before it are for the caller to remove. Memory does not grow with the dump.
+        tell: called with the bytes of the dump and the number of stored parts so far. Whatever fails, the object that
+        was being written is aborted; those before it are for the caller to remove. Memory does not grow with the dump.
         """
         async with aclosing(ahead(dump)) as pieces:
             return await self._save(backup_id, pieces, wrapping, tell)
@@ -71,6 +81,7 @@ class DumpStore:
     ) -> StoredDump:
         pipe = _Pipe(Compressor(wrapping.compression, wrapping.level))
         objects: list[ObjectRecord] = []
+        parts_done = 0
         while not pipe.ended:
             number = len(objects) + 1
             if number > OBJECTS_MAX:
@@ -87,7 +98,7 @@ class DumpStore:
                     stored = await asyncio.to_thread(pipe.step, piece, sealer, digest)
                     size += len(stored)
                     await upload.write(stored)
-                    tell(pipe.taken, len(objects))
+                    tell(pipe.taken, parts_done + size // PART_BYTES)
                     await self._failpoints.reached("backup.piece_written")
                 if sealer is not None:
                     rest = sealer.finish()
@@ -95,6 +106,8 @@ class DumpStore:
                     await upload.write(rest)
                 await self._failpoints.reached("backup.before_complete")
                 kept, parts = await upload.complete()
+            parts_done += len(parts)
+            tell(pipe.taken, parts_done)
             await self._failpoints.reached("backup.object_complete")
             records = tuple(PartRecord(part.size_bytes, part.sha256) for part in parts)
             objects.append(ObjectRecord(key, kept.size_bytes, digest.digest(), records))

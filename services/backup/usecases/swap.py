@@ -333,7 +333,8 @@ class Swap:
             say(f"{incoming} serves as {self._places.live}; the one before is kept as {aside}")
         # Behind the swap nothing refuses writes any more; the journal's entry is not waited for.
         outage = (restore.write_outage_seconds or 0.0) + clock.monotonic() - began
-        now = clock.now()
+        # By the store's clock, as when it is over: a machine's may be wrong, and what is gone does not come back.
+        now = await self._repository.store.now()
         reverting = restore.state is RestoreState.REVERTING
         await self.journal.write(
             restore,
@@ -411,7 +412,7 @@ class Swap:
     async def abandoned(self) -> list[Restore]:
         """Those of them whose process is gone, or has not said for seconds that it is not."""
         unfinished = await self.unfinished()
-        if not unfinished or await self._repository.leases.holder(SWAPPING):
+        if not unfinished or await self._repository.leases.holder(SWAPPING, times=SWAP_TIMES):
             return []
         # One that ended between the two looks left its office as well, and wrote so.
         return [restore for restore in await self.unfinished() if restore in unfinished]
@@ -429,8 +430,9 @@ class Swap:
         return Subject("restore", restore_id)
 
     async def release_old(self) -> list[str]:
-        """Releases what was kept for its whole time, and returns the ids. One that others work on meanwhile stays."""
-        now = self._repository.clock.now()
+        """Releases what was kept for its whole time by the store's clock, and returns the ids. One that others work on
+        meanwhile stays."""
+        now = await self._repository.store.now()
         kept = [each for each in await self.journal.list() if each.state in KEEPING]
         over = [each for each in kept if each.keep_until is not None and each.keep_until < now]
         released = []

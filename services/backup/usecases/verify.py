@@ -71,7 +71,7 @@ class Verify:
             backup_id=backup_id,
             # What is damaged is so at the level that found it, however far the verification was to go.
             level=reached.level if problems else level,
-            time=repository.clock.now(),
+            time=await repository.store.now(),
             problems=tuple(problems[:PROBLEMS_MAX]),
             duration_seconds=repository.clock.monotonic() - began,
             restore_seconds=reached.restore_seconds,

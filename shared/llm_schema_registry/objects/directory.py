@@ -25,8 +25,9 @@ from llm_schema_registry import errors
 from llm_schema_registry.objects import directory_files as files
 from llm_schema_registry.objects.finishing import to_the_end
 from llm_schema_registry.objects.keys import check_key, check_prefix
-from llm_schema_registry.objects.parts import PART_BYTES, PartHashes
+from llm_schema_registry.objects.parts import PartHashes
 from llm_schema_registry.objects.store import (
+    PART_BYTES,
     SMALL_BYTES_MAX,
     Capabilities,
     InvalidRange,

@@ -6,9 +6,6 @@ import hashlib
 
 from llm_schema_registry.objects.store import PARTS_MAX, Part
 
-PART_BYTES = 21 * 256 * 1024
-"""Of the first parts of an upload, 5.25 MiB: little more than the least that S3 takes, because several are in memory at
-once, and enough for the largest object that it takes."""
 PARTS_PER_SIZE = 1_000
 """Parts double in size after so many, so that PARTS_MAX never binds: with 5.25 MiB they hold 5.1 TiB."""
 

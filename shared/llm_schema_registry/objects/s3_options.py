@@ -8,8 +8,7 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from llm_schema_registry.objects.keys import check_key
-from llm_schema_registry.objects.parts import PART_BYTES
-from llm_schema_registry.objects.store import PART_BYTES_MIN, SMALL_BYTES_MAX
+from llm_schema_registry.objects.store import PART_BYTES, PART_BYTES_MIN, SMALL_BYTES_MAX
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,9 @@ KEY_BYTES_MAX = 1024
 """Of a key in UTF-8. Source: S3 User Guide, object keys. Keys of ours are ASCII: letters, digits, `-_./`."""
 PART_BYTES_MIN = 5 * 1024 * 1024
 """Of every part but the last. Source: S3 User Guide, multipart upload limits."""
+PART_BYTES = 21 * 256 * 1024
+"""Of the first parts of an upload, 5.25 MiB: little more than the least that S3 takes, because several are in memory at
+once, and enough for the largest object that it takes."""
 PARTS_MAX = 10_000
 SMALL_BYTES_MAX = 64 * 1024 * 1024
 """Largest object that `get` and `put` handle in one piece."""

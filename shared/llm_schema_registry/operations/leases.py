@@ -12,8 +12,9 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from types import TracebackType
 from typing import Any
 
@@ -55,14 +56,24 @@ class LeaseTimes:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A lease document: who holds the office, in which generation, until when by the store's clock."""
+    """A lease document: who holds the office, in which generation, until when by the store's clock.
+
+    taken: tells the owner's takings apart. For the store a write of bytes that are there already is a repeat, so two
+    that take a free office within a second would both have it.
+    """
 
     owner: str
     generation: int
     expires: datetime
+    taken: int = 0
 
     def encode(self) -> bytes:
-        document = {"expires": self.expires.isoformat(), "generation": self.generation, "owner": self.owner}
+        document = {
+            "expires": self.expires.isoformat(),
+            "generation": self.generation,
+            "owner": self.owner,
+            "taken": self.taken,
+        }
         return json.dumps(document, sort_keys=True).encode()
 
 
@@ -97,7 +108,7 @@ class Lease:
                 self._lost = True
                 raise _lost()
             expires = now + timedelta(seconds=self._place.times.lease)
-            renewed = Held(self._held.owner, self._held.generation, expires)
+            renewed = replace(self._held, expires=expires)
             self._etag = await self._written(renewed)
             self._held, self._renewed = renewed, began
 
@@ -138,7 +149,7 @@ class Lease:
             pass
         # A renewal that was cut off may have been written all the same: no other process writes our name.
         found = await self._place.read()
-        if found is not None and (found[0].owner, found[0].generation) == (renewed.owner, renewed.generation):
+        if found is not None and replace(found[0], expires=renewed.expires) == renewed:
             with suppress(ObjectChanged, ObjectNotFound):
                 return (await self._place.store.put(self._place.key, renewed.encode(), if_match=found[1].etag)).etag
         self._lost = True
@@ -153,6 +164,13 @@ class _Place:
     clock: Clock
     times: LeaseTimes
     key: str
+
+    def holds(self, known: Held, now: datetime) -> bool:
+        """Whether a lease keeps others away. now: by the store's clock.
+
+        One that lasts longer than any does was written before that clock went back: nobody waits for that time again.
+        """
+        return now < known.expires <= now + timedelta(seconds=2 * self.times.lease)
 
     async def read(self) -> tuple[Held, Stored] | None:
         """The document; None when there is none. Raises errors.BackupDamaged."""
@@ -219,6 +237,7 @@ class Leases:
         self._clock = clock
         self._owner = owner
         self._times = times or LeaseTimes()
+        self._takings = count(1)
 
     @asynccontextmanager
     async def held(
@@ -240,10 +259,11 @@ class Leases:
                 async with asyncio.timeout(times.renew):
                     await lease.release()
 
-    async def holder(self, office: str) -> Held | None:
-        """Who holds an office now; None when nobody does."""
-        found = await self._place(office, self._times).read()
-        return found[0] if found is not None and found[0].expires > await self._store.now() else None
+    async def holder(self, office: str, *, times: LeaseTimes | None = None) -> Held | None:
+        """Who holds an office now; None when nobody does. times: as for `held`."""
+        place = self._place(office, times or self._times)
+        found = await place.read()
+        return found[0] if found is not None and place.holds(found[0], await self._store.now()) else None
 
     def _place(self, office: str, times: LeaseTimes) -> _Place:
         return _Place(self._store, self._clock, times, keys.lease(office))
@@ -259,20 +279,20 @@ class Leases:
             await asyncio.sleep(ASK_SECONDS)
 
     async def _take(self, place: _Place, office: str) -> Lease:
+        taken = next(self._takings)
         for _ in range(TAKE_ATTEMPTS_MAX):
             now = await self._store.now()
             expires = now + timedelta(seconds=place.times.lease)
             found = await place.read()
             try:
                 if found is None:
-                    held = Held(self._owner, 1, expires)
+                    held = Held(self._owner, 1, expires, taken)
                     stored = await self._store.put(place.key, held.encode(), if_absent=True)
                 else:
                     known, there = found
-                    # One that lasts longer than any does was written before the store's clock went back.
-                    if now < known.expires <= now + timedelta(seconds=2 * place.times.lease):
+                    if place.holds(known, now):
                         raise _taken(office, known, now)
-                    held = Held(self._owner, known.generation + 1, expires)
+                    held = Held(self._owner, known.generation + 1, expires, taken)
                     stored = await self._store.put(place.key, held.encode(), if_match=there.etag)
             except (ObjectExists, ObjectChanged, ObjectNotFound):
                 continue
@@ -289,7 +309,10 @@ def _decode(key: str, content: bytes) -> Held:
     try:
         document: Mapping[str, Any] = json.loads(content)
         held = Held(
-            str(document["owner"]), int(document["generation"]), datetime.fromisoformat(str(document["expires"]))
+            str(document["owner"]),
+            int(document["generation"]),
+            datetime.fromisoformat(str(document["expires"])),
+            int(document.get("taken", 0)),
         )
     except (ValueError, KeyError, TypeError):
         raise _unreadable(key) from None

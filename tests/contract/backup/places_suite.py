@@ -13,12 +13,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from llm_schema_registry import errors
 from llm_schema_registry.client import RegistryClient
 from llm_schema_registry.kernel.clock import SystemClock
 from llm_schema_registry.kernel.postgres import Postgres
+from services.backup.adapters import postgres_session
 from services.backup.adapters.postgres_source import PostgresSource
 from services.backup.domain.model import DatabaseFacts, Epoch, Head, StoredChange
 from services.backup.ports import Failpoints, Places
@@ -64,6 +66,26 @@ class Raise:
         """See Failpoints."""
         if name == self.at:
             raise Stop
+
+
+@dataclass(frozen=True)
+class Silent:
+    """Says nothing more to the server at one failpoint, until that has ended the session."""
+
+    at: str
+    url: str
+
+    async def reached(self, name: str) -> None:
+        """See Failpoints."""
+        if name == self.at:
+            await eventually(self._ended)
+
+    async def _ended(self) -> bool:
+        async with await psycopg.AsyncConnection.connect(self.url, dbname="postgres") as connection:
+            found = await connection.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%' AND usename IS NOT NULL"
+            )
+            return await found.fetchone() == (0,)
 
 
 @dataclass(frozen=True)
@@ -313,6 +335,21 @@ class PlacesSuite:
             url, schema = site.where(places.live)
             assert await registry_tools.value(url, f"SELECT position FROM {schema}.head"), failpoint
             await site.places.swap(incoming=incoming, aside=aside)
+            await places.drop(aside)
+
+    async def test_swap_of_a_process_that_is_cut_off(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The server gives up a swap whose process says nothing in the middle of it: others can end it then."""
+        monkeypatch.setattr(postgres_session, "CUT_OFF_SECONDS", 0.3)
+        for failpoint in ("swap.first_renamed", "swap.second_renamed"):
+            places = site.make(Silent(failpoint, site.url))
+            incoming, aside = places.scratch(TOKEN), places.aside(TOKEN)
+            await site.restored(incoming)
+
+            with pytest.raises(errors.DatabaseUnavailable):
+                await places.swap(incoming=incoming, aside=aside)
+
+            await site.places.swap(incoming=incoming, aside=aside)
+            assert set(await places.existing()) == {places.live, aside}
             await places.drop(aside)
 
     async def test_killed_swap_is_continued(self, site: Site) -> None:

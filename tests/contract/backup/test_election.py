@@ -131,6 +131,24 @@ async def test_silent_server(database_url: str) -> None:
     await until_free(database_url)
 
 
+async def test_a_holder_that_is_cut_off_is_noticed_within_seconds(database_url: str) -> None:
+    """By the server as well, whether the session was silent or an answer was on its way: so another one can hold it."""
+    process = election(database_url)
+
+    async with process._session() as session:
+        assert session is not None
+        assert await process._taken(session, "archiver")
+        told = await (
+            await session.execute(
+                "SELECT name, setting, unit FROM pg_settings WHERE name LIKE 'tcp_keep%' OR name = 'tcp_user_timeout'"
+            )
+        ).fetchall()
+
+    found = {name: int(setting) for name, setting, _ in told}
+    silent = found["tcp_keepalives_idle"] + found["tcp_keepalives_interval"] * found["tcp_keepalives_count"]
+    assert (silent, found["tcp_user_timeout"]) == (5, 5000)
+
+
 async def test_timeouts_do_not_end_it(database_url: str) -> None:
     """Timeouts of idle sessions that are set on the database do not cost the office."""
     with psycopg.connect(database_url, autocommit=True) as connection:

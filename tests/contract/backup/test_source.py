@@ -16,7 +16,7 @@ from llm_schema_registry import errors
 from llm_schema_registry.kernel.clock import SystemClock
 from llm_schema_registry.kernel.migrate import lock_key
 from llm_schema_registry.kernel.postgres import Connection, Postgres, connect
-from services.backup.adapters.postgres_source import PostgresSource
+from services.backup.adapters.postgres_source import PostgresSource, _gathered
 from services.backup.domain.model import StoredChange
 from services.registry.adapters.postgres_store import PostgresStore
 from tests.fix_backup_database import MakeStandIns
@@ -482,6 +482,33 @@ async def test_cancelled_wait(content_url: str, source: PostgresSource) -> None:
 
     await until(lambda: not query(content_url, f"{OTHERS} AND query LIKE 'LISTEN%'"))
     await source.wait(PATIENCE_SECONDS)
+
+
+async def test_rows_are_counted_on_the_way(content_url: str, source: PostgresSource) -> None:
+    """A snapshot says how many rows of its dump have passed; in the end, all of them."""
+    async with source.snapshot() as snapshot:
+        before = snapshot.dumped_rows
+        async for _ in snapshot.dump():
+            pass
+        after, facts = snapshot.dumped_rows, await snapshot.facts()
+
+    assert before == 0
+    assert after == sum(table.rows for table in facts.tables) > 0
+
+
+@pytest.mark.parametrize("sizes", [[32, 1024], [32, 1024, 1024, 5], [255, 1024, 100], [1024], [5], []])
+async def test_pieces_that_are_gathered(sizes: list[int]) -> None:
+    """However they come, in KiB, pieces are gathered to 256 KiB to 1 MiB, but for the last."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for number, size in enumerate(sizes):
+            yield bytes([number]) * (size * 1024)
+
+    found = [piece async for piece in _gathered(pieces())]
+
+    assert b"".join(found) == b"".join([piece async for piece in pieces()])
+    assert all(256 * 1024 <= len(piece) for piece in found[:-1])
+    assert all(0 < len(piece) <= 1024 * 1024 for piece in found)
 
 
 async def test_pieces(bulky_url: str, source: PostgresSource) -> None:

@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from llm_schema_registry import errors
+from llm_schema_registry.backup.v1 import backup_pb2
 from llm_schema_registry.backup.v1 import backup_service_pb2 as pb
 from llm_schema_registry.client import from_rpc_error
 from llm_schema_registry.operation.v1 import operation_service_pb2
@@ -96,6 +97,29 @@ async def test_a_backup_that_can_end_in_time_is_finished(
 
     assert status == 0, service.log
     assert [path.name for path in stored(store_folder, "backups")] == ["data-00001", "manifest.json"]
+
+
+async def test_a_backup_tells_how_far_it_is(filled_registry: Service, make_backup_service: MakeBackupService) -> None:
+    """Watchers of a backup see bytes, rows and parts, and an estimate by the size of the one before."""
+    with psycopg.connect(database_of(filled_registry)) as database:
+        database.execute("CREATE TABLE filler AS SELECT md5(i::text) FROM generate_series(1, 600000) AS i")
+    service = make_backup_service(database_of(filled_registry))
+    await service.start_async()
+    async with BackupCalls(service.target) as calls:
+        made = await calls.done(await calls.backups.CreateBackup(pb.CreateBackupRequest()), backup_pb2.Backup())
+    await service.stop_async()
+    service.environment["LLMSR_FAILPOINTS"] = "backup.piece_written:pause:0.3"
+    await service.start_async()
+    async with BackupCalls(service.target) as calls:
+        name = (await calls.backups.CreateBackup(pb.CreateBackupRequest())).operation.name
+        watch = calls.operations.WatchOperation(
+            operation_service_pb2.WatchOperationRequest(name=name), timeout=WAIT_SECONDS_MAX
+        )
+        told = [response.event.progress async for response in watch if response.event.HasField("progress")]
+
+    dumping = [each for each in told if each.bytes_total]
+    assert {each.bytes_total for each in dumping} == {made.dump_bytes}
+    assert [each for each in dumping if each.rows_done and each.parts_done and each.HasField("remaining")], told
 
 
 def segments(folder: Path) -> list[tuple[int, int]]:

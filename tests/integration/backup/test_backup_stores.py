@@ -117,13 +117,17 @@ async def test_a_locked_backup_is_not_deleted(s3_server: S3Server, tmp_path: Pat
         parts = parts_on(tmp_path, store, rules=BackupRules("1.0", lock_days=1))
         made = await parts.backup(Kind.DAILY)
         locked = await store.head(made.manifest.objects[0].key)
-        with pytest.raises(errors.BackupProtected):
+        with pytest.raises(errors.BackupProtected, match="locked until"):
             await parts.prune.delete(made.id, dry_run=False)
+        async with open_s3(s3_server.options(s3_server.bucket(lock=True))) as second:
+            await Copying(parts.repository, second, lock_days=1).round()
+            copied = [await second.head(key) for key in (layout.manifest(made.id), made.manifest.objects[0].key)]
         listing = await parts.repository.catalog.listing()
         found = await parts.look(made.id)
 
     assert locked is not None
     assert locked.lock is not None
+    assert [head is not None and head.lock is not None for head in copied] == [True, True]
     assert [entry.id for entry in listing.entries] == [made.id]
     assert found.passed
     fault_table("T28", "DeleteBackup of a locked backup", "BACKUP_PROTECTED, the backup is whole")

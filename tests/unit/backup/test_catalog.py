@@ -294,7 +294,7 @@ async def test_what_nobody_signed_who_is_trusted_does_not_count(parts: Parts, re
     assert entry == await parts.repository.catalog.get(made.id)
     assert [problem.startswith(f"{key} does not count") for problem in listing.problems] == [True]
 
-    await parts.repository.catalog.record(Verification(made.id, Level.V3, NOON, (), 1.0))
+    await parts.repository.catalog.remarks.record(Verification(made.id, Level.V3, NOON, (), 1.0))
     await parts.repository.catalog.pin(made.id, pinned=True)
     await parts.repository.catalog.remarks.bury(Tombstone(made.id, made.sha256, "real"))
     entry = await parts.repository.catalog.get(made.id)
@@ -385,7 +385,8 @@ async def test_a_backup_that_was_taken_back_is_not_missed(parts: Parts, fault_ta
 async def test_evidence_of_a_failure_is_kept(parts: Parts) -> None:
     """A verification that found damage is read back with its problems."""
     made = await parts.backup()
-    failed = Verification(made.id, Level.V3, NOON, ("part 3 is wrong",), 1.5)
+    failed = Verification(made.id, Level.V3, NOON + timedelta(seconds=1), ("part 3 is wrong",), 1.5)
+    parts.clock.move(seconds=1)
     key = await parts.repository.catalog.record(failed)
 
     assert await parts.repository.catalog.verification(key) == failed

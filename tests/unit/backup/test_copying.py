@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,16 @@ import pytest
 
 from llm_schema_registry import errors
 from llm_schema_registry.objects.directory import DirectoryStore
-from llm_schema_registry.objects.store import ObjectDamaged, Stored
+from llm_schema_registry.objects.store import Lock, ObjectDamaged, Placement, StorageClass, Stored
 from services.backup.domain import layout
-from services.backup.domain.model import Level
+from services.backup.domain.model import Kind, Level
 from services.backup.usecases.archive import Tip
 from services.backup.usecases.copying import FULL_SECONDS, Copying
-from tests.backup_parts import Parts, again, make_parts, recipient
+from services.backup.usecases.make_backup import BackupRules
+from tests.backup_parts import NOON, HandClock, Parts, again, make_parts, recipient
 from tests.fix_fault_table import FaultTable
 from tests.object_faults import FaultyStore, Flip, Plan, Raise
+from tests.object_locks import LockingStore
 
 DOWN = errors.ObjectStoreUnavailable("the second store of the test is down")
 
@@ -70,6 +73,34 @@ async def test_the_copy_alone_is_enough(stores: Stores, fault_table: FaultTable)
     assert (await there.repository.catalog.get(made.id)).level is Level.V3
     assert len(await there.archive.spans()) == 1
     fault_table("T31", "first store lost, the copy alone", "V3 passes in the copy")
+
+
+@pytest.mark.parametrize(("kind", "wanted"), [(Kind.HOURLY, "STANDARD"), (Kind.DAILY, "STANDARD_IA")])
+async def test_a_copy_is_kept_as_the_backup_is(tmp_path: Path, kind: Kind, wanted: StorageClass) -> None:
+    """Hourly ones in the usual storage; durable ones in a cheaper one, locked until the backup's own lock is over."""
+    first = LockingStore(DirectoryStore(tmp_path / "store", HandClock().now))
+    parts = make_parts(tmp_path, store=first, rules=BackupRules("1.0", lock_days=3))
+    made = await parts.backup(kind)
+    second = LockingStore(DirectoryStore(tmp_path / "second", HandClock(NOON + timedelta(days=1)).now))
+
+    await Copying(parts.repository, second, lock_days=3).round()
+
+    keys = (layout.manifest(made.id), parts.data(made.manifest))
+    assert [second.placements[key] for key in keys] == [first.placements[key] for key in keys]
+    lock = Lock("COMPLIANCE", NOON + timedelta(days=3)) if kind is Kind.DAILY else None
+    assert second.placements[keys[1]] == Placement(wanted, lock)
+
+
+@pytest.mark.parametrize(("lock_days", "age"), [(0, timedelta(seconds=-5)), (3, timedelta(days=3))])
+async def test_a_copy_is_not_locked_for_longer(tmp_path: Path, lock_days: int, age: timedelta) -> None:
+    """Where nothing is to be locked, or the backup's own lock is over, the copy can be deleted."""
+    parts = make_parts(tmp_path, rules=BackupRules("1.0", lock_days=lock_days))
+    made = await parts.backup(Kind.DAILY)
+    second = LockingStore(DirectoryStore(tmp_path / "second", HandClock(NOON + age).now))
+
+    await Copying(parts.repository, second, lock_days).round()
+
+    assert second.placements[parts.data(made.manifest)] == Placement("STANDARD_IA")
 
 
 async def test_no_copy_is_there_before_its_key(stores: Stores) -> None:

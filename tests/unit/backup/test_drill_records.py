@@ -9,14 +9,16 @@ from typing import cast
 import pytest
 
 from llm_schema_registry import errors
+from llm_schema_registry.objects.directory import DirectoryStore
 from services.backup.domain import layout
 from services.backup.domain.documents import Signer
 from services.backup.domain.model import Place
 from services.backup.domain.remarks import DrillRecord, encode_drill
 from services.backup.usecases.drill import Drill
 from services.backup.usecases.prepare import Prepare
-from tests.backup_parts import NOON, Parts, make_parts
+from tests.backup_parts import NOON, HandClock, Parts, make_parts
 from tests.fix_fault_table import FaultTable
+from tests.memory_places import World, process
 
 ID = "01J00000000000000000000000"
 LATER = NOON + timedelta(days=400)
@@ -50,6 +52,20 @@ async def test_a_record_is_read_back(parts: Parts) -> None:
     assert await shown.newest() == record(times[2])
     assert await shown.get(layout.drill(times[0])) == record(times[0])
     assert shown.problems == []
+
+
+async def test_a_drill_is_dated_by_the_store(tmp_path: Path) -> None:
+    """A process whose clock is a day ahead does not keep the next drill from being the newest."""
+    world = World(HandClock())
+    world.register()
+    true = HandClock()
+    await process(tmp_path, world).backup()
+    one = process(tmp_path, world, store=DirectoryStore(tmp_path / "store", true.now))
+    world.clock.move(days=1)
+
+    subject = await Drill(one.parts.repository, one.prepare).run(one.running())
+
+    assert (await Drill(one.parts.repository, one.prepare).get(subject.id)).time == true.now()
 
 
 @pytest.mark.parametrize("forgery", ["unsigned", "of an unknown key", "changed", "under another name"])

@@ -17,15 +17,18 @@ from llm_schema_registry.operations.leases import LeaseTimes
 from llm_schema_registry.operations.operation import Subject
 from llm_schema_registry.operations.operations import Operations
 from services.backup.adapters.recipients import system_dice
+from services.backup.app import _dependencies
 from services.backup.domain import layout
 from services.backup.domain.model import Kind, Level
+from services.backup.domain.retention import Policy
 from services.backup.domain.schedules import Schedule
+from services.backup.gauges import Gauges
 from services.backup.usecases import keeping as module
 from services.backup.usecases.audit import ArchiveAudit
 from services.backup.usecases.catalog import Entry, Listing
 from services.backup.usecases.copying import Copying
 from services.backup.usecases.drill import Drill
-from services.backup.usecases.keeping import Hands, Keeping, Plans, SecondHands
+from services.backup.usecases.keeping import Hands, Keeping, Plans, SecondHands, next_verification
 from services.backup.usecases.prepare import Prepare
 from services.backup.usecases.remarks import Evidence
 from services.backup.usecases.status import NamedStore, Status
@@ -188,9 +191,9 @@ def _entry(kind: Kind, *evidence: tuple[Level, datetime, bool]) -> Entry:
         ([_entry(Kind.HOURLY, (Level.V3, NOON - timedelta(days=6), True))], None),
     ],
 )
-def test_what_is_verified_next(parts: Parts, entries: list[Entry], expected: tuple[str, Level] | None) -> None:
+def test_what_is_verified_next(entries: list[Entry], expected: tuple[str, Level] | None) -> None:
     """Daily ones to V3, the newest to V4, all again after a week; what was found damaged is not read in every round."""
-    assert keep(parts, HOURLY).next_verification(Listing(tuple(entries))) == expected
+    assert next_verification(Listing(tuple(entries)), NOON) == expected
 
 
 async def test_a_long_verification_makes_no_backup_late(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -465,16 +468,82 @@ async def test_a_forged_drill_is_told_once_and_delays_none(parts: Parts) -> None
     assert [each.startswith("record of a drill passed over") for each in parts.reported] == [True]
 
 
-async def test_without_schedules_nothing_is_made_or_deleted(parts: Parts) -> None:
-    """What is switched off does nothing; what a restore kept is still dropped when its time is over."""
-    names = {chore.name for chore in keep(parts, enabled=False)._chores}
+async def blocked(parts: Parts, keeping: Keeping) -> tuple[object, str | None]:
+    """What the gauge and the health of the service say of retention."""
+    operations, repair = SimpleNamespace(running=()), SimpleNamespace(problem="", check=nothing)
+    audit = SimpleNamespace(check=nothing)
+    assembly: Any = SimpleNamespace(
+        keeping=keeping,
+        operations=operations,
+        repair=repair,
+        ship=None,
+        source=parts.registry,
+        stores=[SimpleNamespace(name="primary", store=parts.store, audit=audit)],
+    )
+    told = {metric.name: metric for metric in Gauges(assembly, parts.clock).metrics()}
+    (found,) = [each for each in _dependencies(assembly) if each.name == "retention"]
+    assert not found.critical
+    (point,) = told["backup.retention.blocked"].points
+    return getattr(point, "value", None), await found.check()
 
-    assert not names & {
-        "backups",
-        "verification",
-        "drill",
-        "retention",
-        "audit of the archive",
-        "audit of the second store",
-    }
-    assert "kept databases" in names
+
+async def test_retention_that_is_blocked_is_told(tmp_path: Path) -> None:
+    """By a gauge, by the service's health and once in the log, until somebody saw to it."""
+    policy = Policy(hourly=1, daily=1, monthly=1, floor=1)
+    parts = make_parts(tmp_path, policy=policy)
+    parts.registry.dump_bytes = 5_000
+    there = again(parts, store_folder=tmp_path / "second")
+    keeping = keep(parts, second=second_hands(parts, there))
+    for _ in range(5):
+        await parts.proven(Kind.HOURLY, slot=parts.clock.now())
+        parts.clock.move(hours=1)
+    assert await blocked(parts, keeping) == (0, None)
+
+    for _ in range(2):
+        await keeping.prune()
+        await keeping.prune_copy()
+    value, why = await blocked(parts, keeping)
+    await parts.prune.apply(force=True)
+    await keeping.prune()
+
+    assert value == 1
+    assert why is not None
+    assert why.startswith("primary store: 4 of 5 backups would be deleted")
+    assert [each.startswith("retention deletes nothing") for each in parts.reported] == [True]
+    assert await blocked(parts, keeping) == (0, None)
+
+
+async def test_without_schedules_nothing_is_made_or_deleted(parts: Parts) -> None:
+    """What is switched off does nothing; what a restore kept is still dropped when its time is over, and the archive is
+    read. What cron has to call is said at the start."""
+    keeping = keep(parts, enabled=False)
+    names = {chore.name for chore in keeping._chores}
+
+    assert not names & {"backups", "verification", "drill", "retention"}
+    assert {"kept databases", "audit of the archive", "audit of the second store"} <= names
+
+    async def said() -> bool:
+        return bool(parts.reported)
+
+    await _runs(keeping, said)
+
+    assert "llmsr backup prune --apply" in parts.reported[0]
+
+
+async def test_without_schedules_what_was_left_over_is_removed(parts: Parts, tmp_path: Path) -> None:
+    """Data of a run that ended early goes after a day in both stores, and no backup does."""
+    there = again(parts, store_folder=tmp_path / "second")
+    keeping = keep(parts, enabled=False, second=second_hands(parts, there))
+    made = await parts.proven()
+    orphan = parts.repository.new_id()
+    for store in (parts.store, there.store):
+        await store.put(layout.data(orphan, 1), b"half of a backup")
+    parts.clock.move(days=400)
+
+    for name in ("left-over objects", "left-over objects of the second store"):
+        await keeping._do(next(each for each in keeping._chores if each.name == name))
+
+    for each in (parts, there):
+        assert await each.keys(f"backups/{orphan}/") == []
+    assert await parts.ids() == [made.id]
+    assert (await parts.repository.catalog.get(made.id)).buried is None

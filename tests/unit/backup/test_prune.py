@@ -9,15 +9,18 @@ from pathlib import Path
 import pytest
 
 from llm_schema_registry import errors
-from llm_schema_registry.objects.store import ObjectLocked
+from llm_schema_registry.objects.directory import DirectoryStore
+from llm_schema_registry.objects.store import Lock, ObjectLocked
 from services.backup.domain import layout
 from services.backup.domain.model import Kind, Level
 from services.backup.domain.retention import Policy
 from services.backup.usecases.archive import Tip
+from services.backup.usecases.make_backup import BackupRules
 from services.backup.usecases.prune import Origin, Prune
-from tests.backup_parts import Parts, again, make_parts
+from tests.backup_parts import NOON, HandClock, Parts, again, make_parts
 from tests.fix_fault_table import FaultTable
 from tests.object_faults import Raise
+from tests.object_locks import LockingStore
 
 POLICY = Policy(hourly=2, daily=1, monthly=1, floor=1, share_max=1.0)
 DENIED = errors.ObjectStoreDenied("no right to delete")
@@ -253,6 +256,53 @@ async def test_a_locked_object_stops_neither_the_prune_nor_the_sweep(parts: Part
 
     assert (first.deleted, second.deleted) == (3, 1)
     fault_table("T28", "object lock denies a delete", "skipped, others deleted, deleted once the lock is over")
+
+
+async def locking(folder: Path, lock_days: int = 0) -> tuple[Parts, LockingStore]:
+    """The use cases over a store that can lock: five daily backups, proven, of which the policy keeps one."""
+    clock = HandClock()
+    store = LockingStore(DirectoryStore(folder / "store", clock.now))
+    rules = BackupRules("1.0", lock_days=lock_days)
+    parts = make_parts(folder, clock=clock, store=store, policy=replace(POLICY, hourly=1), rules=rules)
+    parts.registry.dump_bytes = 5_000
+    for _ in range(5):
+        parts.registry.write(2)
+        await parts.proven(Kind.DAILY, slot=clock.now())
+        clock.move(days=1)
+    return parts, store
+
+
+async def test_a_locked_backup_is_neither_planned_nor_buried(tmp_path: Path, fault_table: FaultTable) -> None:
+    """T28: what the store has locked is kept, and says until when; it goes when its lock is over."""
+    parts, _ = await locking(tmp_path, lock_days=4)
+
+    planned = await parts.prune.plan()
+    done = await parts.prune.apply()
+
+    assert (len(planned.plan.deletions), planned.plan, done.buried) == (2, done.plan, 2)
+    reasons = [each.why for each in planned.plan.decisions if "locked until" in each.why]
+    assert reasons == ["locked until 2026-03-16 12:00 UTC", "locked until 2026-03-17 12:00 UTC"]
+    with pytest.raises(errors.BackupProtected, match="locked until 2026-03-16"):
+        await parts.prune.delete((await parts.ids())[2], dry_run=True)
+    parts.clock.move(days=1)
+    assert (await parts.prune.apply()).buried == 1
+    fault_table("T28", "retention of locked backups", "kept until the lock is over, neither planned nor buried")
+
+
+async def test_a_lock_that_is_set_later_saves_what_is_buried(tmp_path: Path) -> None:
+    """A backup that somebody locks during its grace is dug out again, and keeps its manifest."""
+    parts, store = await locking(tmp_path)
+    await parts.prune.apply()
+    entry = (await parts.repository.catalog.listing()).entries[-1]
+    assert entry.buried
+    await store.extend_lock(parts.data(entry.manifest), Lock("GOVERNANCE", NOON + timedelta(days=30)))
+    parts.clock.move(hours=25)
+    await parts.proven(Kind.DAILY, slot=parts.clock.now())
+
+    done = await parts.prune.apply()
+
+    assert done.deleted == 3
+    assert (await parts.repository.catalog.get(entry.id)).buried is None
 
 
 async def test_a_locked_orphan_does_not_stop_the_prune(parts: Parts) -> None:

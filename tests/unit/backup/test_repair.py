@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from services.backup.adapters.recipients import system_dice
 from services.backup.domain.restore import Restore, RestoreState
 from services.backup.usecases import repair as module
 from services.backup.usecases.repair import ACTOR, Repair
-from services.backup.usecases.repository import RESTORING
+from services.backup.usecases.repository import RESTORING, SWAPPING
 from services.backup.usecases.swap import SWAP_TIMES
 from tests.backup_parts import HandClock
 from tests.memory_places import Killed, Moments, Process, World, process, scratches
@@ -133,6 +134,22 @@ async def test_activation_of_a_process_that_ended(
     assert not world.live.fenced
     assert not world.live.closed
     assert world.contents() == world.acknowledged
+
+
+@pytest.mark.parametrize("back", [timedelta(days=1), timedelta(seconds=20)])
+async def test_nobody_waits_for_a_clock_that_went_back(
+    tmp_path: Path, one: Process, other: Replica, world: World, back: timedelta
+) -> None:
+    """A swap is ended at once when the store's clock went back by more than its lease lasts."""
+    prepared = await one.prepared()
+    await killed(tmp_path, world, "fenced", prepared)
+    leases = one.parts.repository.leases
+    await leases._take(leases._place(SWAPPING, SWAP_TIMES), SWAPPING)  # nobody renews it or gives it back
+    world.clock.time -= back
+
+    await other.repair.round()
+
+    assert (await one.journal.get(prepared.id)).state is RestoreState.ACTIVE
 
 
 async def test_revert_of_a_process_that_ended(tmp_path: Path, one: Process, other: Replica, world: World) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -13,10 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llm_schema_registry import errors
+from llm_schema_registry.operations.leases import Lease
 from services.backup.domain import layout
-from services.backup.domain.model import StoredChange
+from services.backup.domain.model import Level, Place, StoredChange
+from services.backup.domain.targets import AtTime, Base, Cut, Known, Unreachable, plan
 from services.backup.usecases import ship as module
-from tests.backup_parts import Parts, again, make_parts
+from tests.backup_parts import NOON, Parts, again, make_parts
 from tests.fix_fault_table import FaultTable
 from tests.object_faults import Method, Raise, RaiseAfter
 
@@ -76,6 +78,38 @@ async def test_a_backlog_is_shipped_in_full_segments(parts: Parts) -> None:
 
     assert await archived(parts) == {1: parts.registry.history}
     assert 4 < len(await parts.archive.spans()) < 20
+
+
+async def test_a_backlog_that_is_not_shipped_yet_is_not_told_as_shipped(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step that ends before it caught up beats no heart: a moment behind the gap is out of reach until it did."""
+    monkeypatch.setattr(module, "ROUNDS_MAX", 3)
+    start = parts.clock.now()
+    parts.registry.write(20, payload_bytes=100)
+    parts.clock.move(seconds=10)
+    parts.registry.write(20, payload_bytes=100)
+    parts.clock.move(seconds=10)
+    await once(parts)
+
+    assert 0 < parts.ship.state.shipped < 20
+    assert parts.ship.state.pending_since == start
+    with pytest.raises(Unreachable):
+        await _positions_at(parts, start + timedelta(seconds=5))
+
+    for _ in range(5):
+        await once(parts)
+    assert await _positions_at(parts, start + timedelta(seconds=5)) == list(range(1, 21))
+    assert await _positions_at(parts, start + timedelta(seconds=15)) == list(range(1, 41))
+
+
+async def _positions_at(parts: Parts, time: datetime) -> list[int]:
+    """Positions of the changes that a restore to a moment takes, from a backup of the empty registry on."""
+    beat = await parts.archive.heartbeat()
+    known = Known(beat.place, beat.time) if beat else None
+    bases = [Base("empty", Place(1, 0), NOON, Level.V3)]
+    way = plan(AtTime(time), bases, await parts.archive.spans(), parts.registry.epochs, heartbeat=known)
+    return [change.position async for change in parts.archive.changes(way, Cut(way))]
 
 
 async def test_a_steady_load_makes_no_more_segments_than_told(parts: Parts) -> None:
@@ -240,6 +274,33 @@ async def test_one_of_two_processes_ships_and_the_other_takes_over(
     assert await archived(parts) == {1: parts.registry.history}
     assert parts.ship.state.shipped + other.ship.state.shipped == 7
     fault_table("T14", "two archivers, the leader ends under load", "the other goes on, nothing lost or doubled")
+
+
+async def test_another_process_ships_seconds_after_a_crash(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch, fault_table: FaultTable
+) -> None:
+    """T14: what is written after the process that shipped is gone is archived in less than ten seconds."""
+    other = again(parts)
+    first = asyncio.create_task(parts.ship.run(Elected()))
+    parts.registry.write(3)
+    await _until(lambda: parts.ship.state.shipped == 3)
+
+    async def gone(*_: object) -> None:
+        """What a process that ends by itself does, and one that crashes does not."""
+
+    monkeypatch.setattr(Lease, "release", gone)
+    monkeypatch.setattr(parts.ship, "_last_step", gone)
+    first.cancel()
+    await asyncio.wait({first})
+    parts.registry.write(2)
+    second = asyncio.create_task(other.ship.run(Elected()))
+    parts.clock.move(seconds=module.SHIP_TIMES.lease)
+    async with asyncio.timeout(10 - module.SHIP_TIMES.lease):
+        await _until(lambda: other.ship.state.tip is not None and other.ship.state.tip.position == 5)
+    second.cancel()
+    await asyncio.wait({second})
+
+    fault_table("T14", "the archiver crashes", "another one ships in less than 10 s")
 
 
 async def test_a_defect_does_not_end_the_archiver(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:

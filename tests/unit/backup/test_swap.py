@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from llm_schema_registry import errors
+from llm_schema_registry.objects.directory import DirectoryStore
 from services.backup.domain.restore import Restore, RestoreState
 from services.backup.domain.targets import AtBackup, AtPlace
 from services.backup.usecases.prepare import KEEP
+from services.backup.usecases.swap import SwapRules
 from tests.backup_parts import HandClock
 from tests.memory_places import Killed, Moments, Process, World, process, scratches
 
@@ -186,6 +188,23 @@ async def test_what_is_never_activated_is_released(one: Process, world: World) -
     assert scratches(world) == []
     with pytest.raises(errors.IllegalState, match="not activated"):
         await one.activated(prepared)
+
+
+async def test_a_clock_that_is_a_day_ahead_drops_nothing(tmp_path: Path, one: Process, world: World) -> None:
+    """Times of what is kept are the store's, where they are set and where they are compared."""
+    active = await one.activated(await one.prepared())
+    true = HandClock(world.clock.now())
+    store = DirectoryStore(tmp_path / "store", true.now)
+    ahead = process(tmp_path, world, store=store, owner="process-b")
+    world.clock.move(days=1, minutes=1)
+
+    assert await ahead.swap.release_old() == []
+    prepared = await ahead.prepared()
+    reverted = await ahead.reverted(active)
+    assert prepared.keep_until == true.now() + KEEP
+    assert reverted.keep_until == true.now() + SwapRules().keep
+    true.move(hours=25)
+    assert await ahead.swap.release_old() == [active.id]
 
 
 async def test_what_is_activated_at_the_last_moment_stays(one: Process, world: World) -> None:

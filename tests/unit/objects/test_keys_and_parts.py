@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_schema_registry.objects.keys import check_key, check_prefix
-from llm_schema_registry.objects.parts import PART_BYTES, PARTS_PER_SIZE, PartHashes, part_bytes
-from llm_schema_registry.objects.store import PARTS_MAX
+from llm_schema_registry.objects.parts import PARTS_PER_SIZE, PartHashes, part_bytes
+from llm_schema_registry.objects.store import PART_BYTES, PARTS_MAX
 
 SEGMENTS = st.from_regex(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,20}", fullmatch=True)
 KEYS = st.lists(SEGMENTS, min_size=1, max_size=6).map("/".join)

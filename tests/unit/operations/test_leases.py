@@ -200,12 +200,24 @@ async def test_a_clock_that_goes_back_blocks_no_office(
         await lease.release()
     offices.clock.time -= timedelta(days=1)
 
+    assert await offices.other.holder(OFFICE) is None
     async with offices.other.held(OFFICE) as taken:
         assert taken.generation > lease.generation
+        assert await offices.one.holder(OFFICE) is not None
         with pytest.raises(errors.LeaseLost):
             await lease.require()
 
     fault_table("T24", "store's clock 1 day back, holder " + ("gone" if crashed else "ended"), "the office is free")
+
+
+async def test_how_far_a_clock_may_go_back_is_told_by_the_office(offices: Offices) -> None:
+    """The holder of an office with short leases is gone after a small step already, for who looks and who takes."""
+    long, short = LeaseTimes(), QUICK
+    await offices.one._take(offices.one._place(OFFICE, short), OFFICE)
+    offices.clock.time -= timedelta(seconds=4)
+
+    assert await offices.other.holder(OFFICE, times=long) is not None
+    assert await offices.other.holder(OFFICE, times=short) is None
 
 
 async def test_only_one_of_two_takers_wins(offices: Offices) -> None:
@@ -221,6 +233,21 @@ async def test_only_one_of_two_takers_wins(offices: Offices) -> None:
     generation = await holding
 
     assert generation > lease.generation
+
+
+async def test_one_process_holds_an_office_once(offices: Offices) -> None:
+    """Two tasks of a process that take a free office within a second: one has it, and the other waits its turn."""
+    reached, go = asyncio.Event(), asyncio.Event()
+    offices.plan.add("put", Wait(reached, go))
+    taking = asyncio.create_task(_wait_for(offices.one))
+    await reached.wait()
+    async with offices.one.held(OFFICE) as lease:
+        go.set()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(taking), 0.2)
+        await lease.require()
+
+    assert await taking > lease.generation
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"owner":"x","generation":"y","expires":"z"}', b"\xff"])
