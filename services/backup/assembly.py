@@ -109,7 +109,7 @@ async def assemble(setting: Setting, stack: AsyncExitStack) -> Assembly:
     source = await stack.enter_async_context(PostgresSource(options, folders, clock))
     places = _places(settings, options, points)
     archive = Archive(repository, segments)
-    journal = Journal(repository)
+    journal = Journal(repository, report)
     operations = Operations(repository.store, clock, system_dice, setting.instance_id, report)
     verify = Verify(repository, PostgresDumpCheck(folders), places)
     rules = BackupRules(version(), settings.backup.compression, lock_days=settings.backup.lock_days)
@@ -127,7 +127,7 @@ async def assemble(setting: Setting, stack: AsyncExitStack) -> Assembly:
     schedules = _schedules(settings.backup) if enabled else []
     hands = Hands(operations, make, verify, drill, prune, swap, audit, copied)
     plans = Plans(schedules, _drill_schedule(settings.backup), enabled)
-    stores = [NamedStore(PRIMARY, _location(settings), repository.store, repository.catalog, audit)]
+    stores = [NamedStore(PRIMARY, _location(settings), repository.store, repository.catalog, audit, journal)]
     if copied and second:
         place = _second_location(settings.second_store)
         stores.append(NamedStore(NAME, place, second, copied.copying.catalog, copied.audit))

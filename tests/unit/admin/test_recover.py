@@ -511,3 +511,20 @@ async def test_a_preflight_that_fails_leaves_nothing_open(admin: Admin, world: W
     assert refused.error is not None
     assert refused.error.reason == "PEER_UNREACHABLE"
     assert done.error is None
+
+
+async def test_a_rotten_record_does_not_block_another_recovery(tmp_path: Path, world: World) -> None:
+    """One whose record rots while it is open is not gone on with, which names the object; a new one is done."""
+    two, left = await died(tmp_path, world, "recovery.fence.acted")
+    newest = max((tmp_path / "recoveries" / left).iterdir())
+    newest.write_bytes(b"\0")
+    two = Admin(tmp_path, world, "two")
+
+    for act in (two.resume, two.abort):
+        with pytest.raises(errors.BackupDamaged, match=newest.name):
+            await act(left)
+    ended = await two.start()
+
+    assert ended.error is None
+    assert [each.state for each in await two.recover.list()] == [RecoveryState.DONE]
+    assert world.serves == "new"
