@@ -27,7 +27,13 @@ from services.backup.adapters.dump_reader import PostgresDumpCheck
 from services.backup.adapters.kms import KmsRecipient
 from services.backup.adapters.postgres_places import DatabasePlaces
 from services.backup.adapters.postgres_source import PostgresSource
-from services.backup.adapters.recipients import load_recipient, load_signing_key, load_verifier, system_dice
+from services.backup.adapters.recipients import (
+    load_recipient,
+    load_signing_key,
+    load_verifier,
+    no_signing_key,
+    system_dice,
+)
 from services.backup.adapters.schema_places import SchemaPlaces
 from services.backup.codec import segments
 from services.backup.domain.model import Kind
@@ -173,9 +179,10 @@ def postgres_options(settings: BackupServiceSettings) -> PostgresOptions:
 async def _repository(setting: Setting, store: ObjectStore, points: Failpoints, stack: AsyncExitStack) -> Repository:
     """The repository with its keys. Raises errors.KeyUnavailable."""
     backup = setting.settings.backup
-    assert backup.signing_key_path is not None, "the settings were checked"
-    signing = load_signing_key(backup.signing_key_path)
-    verifiers = [signing.signer.verifier, *(load_verifier(path) for path in backup.trusted_key_paths)]
+    signing = load_signing_key(backup.signing_key_path) if backup.signing_key_path else no_signing_key()
+    verifiers = [load_verifier(path) for path in backup.trusted_key_paths]
+    if backup.signing_key_path:
+        verifiers.insert(0, signing.signer.verifier)
     loaded = [load_recipient(path) for path in backup.key_paths]
     for problem in (*signing.problems, *(problem for each in loaded for problem in each.problems)):
         setting.report("unsafe key file", message=problem)
