@@ -414,12 +414,13 @@ class PlacesSuite:
             encoding="LATIN1",
             extensions=(*facts.extensions, ("no_such_extension", "1.0")),
             database_bytes=1 << 60,
+            roles=(*facts.roles, "No such role"),
         )
 
         assert await site.places.preflight(facts) == []
         problems = "\n".join(await site.places.preflight(strange))
 
-        for word in ("99.1", "LATIN1", "no_such_extension"):
+        for word in ("99.1", "LATIN1", "no_such_extension", "the role No such role, which"):
             assert word in problems
         assert (str(int((1 << 60) * 1.3)) in problems) == site.tells_room
 
