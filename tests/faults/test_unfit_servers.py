@@ -25,6 +25,7 @@ from tests.restore_site import LATEST, calls, existing, make_backup, prepare
 ROLE = "role_of_a_backup"
 
 
+@pytest.mark.regression("B10")
 async def test_missing_role(
     postgres: Server, filled_registry: Service, backup: BackupCalls, fault_table: FaultTable
 ) -> None:

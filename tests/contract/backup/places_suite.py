@@ -185,6 +185,7 @@ class PlacesSuite:
         assert refusal.value.metadata["position"] == str(stranger.position)
         assert (await site.places.head(name)).position == facts.head.position
 
+    @pytest.mark.regression("B4")
     async def test_damaged_dump(self, site: Site) -> None:
         """A dump that is cut off fails, and the place can be dropped and made again."""
         name = site.places.scratch(TOKEN)
@@ -300,6 +301,7 @@ class PlacesSuite:
 
         assert set(await places.existing()) == {places.live, incoming, aside}
 
+    @pytest.mark.regression("B5")
     async def test_failed_swap_serves_on(self, site: Site) -> None:
         """A swap that fails at any point leaves a live registry that can be reached."""
         for failpoint in site.failpoints:

@@ -274,6 +274,7 @@ async def test_any_structure_shows(content_url: str, change: str) -> None:
     assert (after.access_sha256, after.tables) == (before.access_sha256, before.tables)
 
 
+@pytest.mark.regression("B9")
 async def test_grants_and_owners_survive(
     role: str, content_url: str, source: PostgresSource, database_url: str, restore: Restore
 ) -> None:

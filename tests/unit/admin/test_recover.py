@@ -345,6 +345,7 @@ async def test_loss_must_be_confirmed(admin: Admin, world: World) -> None:
     assert (done.state, done.recovery_point_seconds) == (RecoveryState.DONE, 300.0)
 
 
+@pytest.mark.regression("B10")
 async def test_dry_run_changes_nothing(admin: Admin, world: World) -> None:
     """A plan says what each step would do, with what it takes; nothing is begun and no recovery is on record."""
     world.changes = 3
@@ -486,6 +487,7 @@ async def test_what_was_restored_is_gone(admin: Admin, world: World) -> None:
     assert world.count(Prepare) == 2
 
 
+@pytest.mark.regression("B11")
 async def test_a_smoke_test_that_fails_can_be_gone_back_on(admin: Admin, world: World) -> None:
     """What does not pass stands still behind the swap; aborted, the replaced database serves again."""
     world.smokes = False
