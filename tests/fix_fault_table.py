@@ -12,6 +12,23 @@ PROPERTY = "fault"
 ROWS = pytest.StashKey[list[tuple[str, str, str]]]()
 
 FaultTable = Callable[[str, str, str], None]
+MARKER = "regression"
+REGRESSIONS = {
+    "B1": "retention by count: hourly backups push out days and months, and the one just made",
+    "B2": "verified by its length: any garbage is a good backup",
+    "B3": "a dump that was cut off passes for a whole one, because its compression does",
+    "B4": "a restore goes on behind an error and ends well",
+    "B5": "the live database is dropped before the restored one is proven",
+    "B6": "a plain dump in a file on this disk, stored in one piece",
+    "B7": "one page of a listing: beyond it backups are not seen",
+    "B8": "what backups there are is in a log",
+    "B9": "other tenants' cache is flushed, rights are loosened, the password is shown",
+    "B10": "a dry run checks nothing",
+    "B11": "what fails behind a restore is a warning",
+    "B12": "the history goes with what it tells of",
+    "B13": "two replicas make two backups",
+}
+"""Faults of an earlier system: each is a case of T32, and has a test that carries the mark with its id."""
 
 
 @pytest.fixture
@@ -22,6 +39,15 @@ def fault_table(request: pytest.FixtureRequest) -> FaultTable:
         request.node.user_properties.append((PROPERTY, (case, injected, outcome)))
 
     return add
+
+
+@pytest.fixture(autouse=True)
+def _regression(request: pytest.FixtureRequest) -> None:
+    """Adds a row for each fault of an earlier system that the test is about."""
+    for mark in request.node.iter_markers(MARKER):
+        for name in mark.args:
+            row = ("T32", f"{name}: {REGRESSIONS[name]}", f"{request.node.originalname} passed")
+            request.node.user_properties.append((PROPERTY, row))
 
 
 class _Rows:
@@ -49,7 +75,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         return
     terminalreporter.section("faults")
     terminalreporter.line("case | injected | outcome")
-    for row in sorted(rows, key=_order):
+    for row in sorted(set(rows), key=_order):
         terminalreporter.line(" | ".join(row))
 
 

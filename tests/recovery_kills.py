@@ -51,13 +51,13 @@ def let_time_pass(store: Path) -> None:
 
 @dataclass
 class Night:
-    """A system on a server of its own, and one of them that is killed again and again: `postgres`, or `backup`.
+    """A system, and one of them that is killed again and again: `postgres`, `backup` or `admin`.
 
-    pushes: what had to be done by hand, in words.
+    server: PostgreSQL's own of the test, where that is killed. pushes: what had to be done by hand, in words.
     """
 
     place: Site
-    server: OwnPostgres
+    server: OwnPostgres | None
     url: str
     victim: str
     ledger: Ledger = field(default_factory=Ledger)
@@ -132,18 +132,31 @@ class Night:
 
     async def kill(self) -> None:
         """Kills it."""
-        if self.victim == "postgres":
+        if self.server is not None:
             await self.server.kill_async()
+        elif self.victim == "admin":
+            await asyncio.to_thread(self.place.admin_service.kill)
         else:
             await asyncio.to_thread(self.place.backup_service.kill)
 
     async def start(self) -> None:
-        """Starts it again. Until others know that a backup process has died is not waited for."""
-        if self.victim == "postgres":
+        """Starts it again. Until others know that a backup or admin process has died is not waited for."""
+        if self.server is not None:
             await self.server.start_async()
+        elif self.victim == "admin":
+            await self._replace_admin()
         else:
             let_time_pass(Path(self.place.backup_service.environment["SCHEMA_REGISTRY__BACKUP__DIRECTORY"]))
             await self.place.backup_service.start_async()
+
+    async def _replace_admin(self) -> None:
+        """Another admin process goes on with the recovery."""
+        self.place.let_the_lease_end()
+        await self.place.replace_admin()
+        recovery_id, state = self.recovery
+        if state not in OVER:
+            await self.place.resume(recovery_id)
+            self.pushes.append("resumed")
 
     async def lose(self, holder: Service) -> None:
         """Kills it while a process is held, lets that go on without it for a moment, and starts it again."""

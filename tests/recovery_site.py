@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +34,8 @@ LIMIT_SECONDS = 100.0
 
 @dataclass
 class Site:
-    """The three processes, and clients of two of them. folder: of the admin service's journals."""
+    """The three processes, and clients of two of them. folder: of the admin service's journals. on_step: called with
+    the name of each step whose end is watched."""
 
     registries: Sequence[Service]
     backup_service: Service
@@ -43,6 +44,7 @@ class Site:
     admin: AdminClient
     folder: Path | None
     watched: list[operation_pb2.OperationEvent] = field(default_factory=list)
+    on_step: Callable[[str], None] = lambda _name: None
 
     @property
     def registry(self) -> Service:
@@ -80,14 +82,15 @@ class Site:
         async with asyncio.timeout(LIMIT_SECONDS):
             async for answer in self.admin.stream(self.admin.operations.WatchOperation, request):
                 self.watched.append(answer.event)
+                if _ended(answer.event):
+                    self.on_step(answer.event.step.name)
         assert self.watched[-1].HasField("ended")
         return self.watched[-1].ended
 
     @property
     def steps_seen(self) -> list[str]:
         """Names of the steps whose end was watched, in order."""
-        running = operation_pb2.STEP_STATE_RUNNING
-        return [each.step.name for each in self.watched if each.HasField("step") and each.step.state != running]
+        return [each.step.name for each in self.watched if _ended(each)]
 
     async def done(self, operation: operation_pb2.Operation) -> recovery_pb2.Recovery:
         """The recovery of an operation that must end well."""
@@ -172,6 +175,11 @@ async def site(
             for service in (made.admin_service, made.backup_service):
                 with suppress(ProcessLookupError):
                     await asyncio.to_thread(service.kill)
+
+
+def _ended(event: operation_pb2.OperationEvent) -> bool:
+    """Whether an event tells the end of a step."""
+    return event.HasField("step") and event.step.state != operation_pb2.STEP_STATE_RUNNING
 
 
 def states(recovery: recovery_pb2.Recovery) -> dict[str, str]:

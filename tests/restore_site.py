@@ -167,6 +167,10 @@ class Ledger:
             if json.loads(found.text) != json.loads(self.ids[number]):
                 self.twice.append(number)
 
+    def reads_so_far(self) -> tuple[int, list[str]]:
+        """How many reads were answered until now, and those that were not."""
+        return self.reads, list(self.failed_reads)
+
     async def lost(self, database_url: str) -> dict[int, str]:
         """What was told and is not in a database."""
         async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:

@@ -97,7 +97,7 @@ async def assemble(setting: Setting, stack: AsyncExitStack) -> Assembly:
     sources = Sources(sampler, history, database, peers, _recorded(settings))
     smoke = Smoke(RegistryPeer(peers, tls, CHECK_SECONDS), clock, setting.instance_id)
     steps = RecoverySteps(peers, RestoreWork(BackupRestores(backup)), smoke, clock)
-    records = Records(RecoveryJournal(store, _dice), office, _dice)
+    journal = RecoveryJournal(store, _dice, setting.report)
     return Assembly(
         store=store,
         leases=leases,
@@ -105,7 +105,7 @@ async def assemble(setting: Setting, stack: AsyncExitStack) -> Assembly:
         peers=peers,
         backup=backup,
         steer=steer,
-        status=Status(peers, backup, operations, clock),
+        status=Status(peers, backup, operations, journal, clock),
         office=office,
         modes=Modes(steer, office, setting.report),
         shutdown=Shutdown(peers, operations, office, store, here),
@@ -114,7 +114,7 @@ async def assemble(setting: Setting, stack: AsyncExitStack) -> Assembly:
         maintain=Maintain(database, operations, office, store, clock),
         sampler=sampler,
         capacity=Capacity(sources, clock, settings.admin.database_bytes_limit),
-        recover=Recover(records, operations, steps, clock, failpoints(os.environ)),
+        recover=Recover(Records(journal, office, _dice), operations, steps, clock, failpoints(os.environ)),
     )
 
 

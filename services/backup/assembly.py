@@ -27,7 +27,13 @@ from services.backup.adapters.dump_reader import PostgresDumpCheck
 from services.backup.adapters.kms import KmsRecipient
 from services.backup.adapters.postgres_places import DatabasePlaces
 from services.backup.adapters.postgres_source import PostgresSource
-from services.backup.adapters.recipients import load_recipient, load_signing_key, load_verifier, system_dice
+from services.backup.adapters.recipients import (
+    load_recipient,
+    load_signing_key,
+    load_verifier,
+    no_signing_key,
+    system_dice,
+)
 from services.backup.adapters.schema_places import SchemaPlaces
 from services.backup.codec import segments
 from services.backup.domain.model import Kind
@@ -108,7 +114,7 @@ async def assemble(setting: Setting, stack: AsyncExitStack) -> Assembly:
     source = await stack.enter_async_context(PostgresSource(options, folders, clock))
     places = _places(settings, options, points)
     archive = Archive(repository, segments)
-    journal = Journal(repository)
+    journal = Journal(repository, report)
     operations = Operations(repository.store, clock, system_dice, setting.instance_id, report)
     verify = Verify(repository, PostgresDumpCheck(folders), places)
     rules = BackupRules(version(), settings.backup.compression, lock_days=settings.backup.lock_days)
@@ -126,7 +132,7 @@ async def assemble(setting: Setting, stack: AsyncExitStack) -> Assembly:
     schedules = _schedules(settings.backup) if enabled else []
     hands = Hands(operations, make, verify, drill, prune, swap, audit, copied)
     plans = Plans(schedules, _drill_schedule(settings.backup), enabled)
-    stores = [NamedStore(PRIMARY, _location(settings), repository.store, repository.catalog, audit)]
+    stores = [NamedStore(PRIMARY, _location(settings), repository.store, repository.catalog, audit, journal)]
     if copied and second:
         place = _second_location(settings.second_store)
         stores.append(NamedStore(NAME, place, second, copied.copying.catalog, copied.audit))
@@ -172,9 +178,10 @@ def postgres_options(settings: BackupServiceSettings) -> PostgresOptions:
 async def _repository(setting: Setting, store: ObjectStore, points: Failpoints, stack: AsyncExitStack) -> Repository:
     """The repository with its keys. Raises errors.KeyUnavailable."""
     backup = setting.settings.backup
-    assert backup.signing_key_path is not None, "the settings were checked"
-    signing = load_signing_key(backup.signing_key_path)
-    verifiers = [signing.signer.verifier, *(load_verifier(path) for path in backup.trusted_key_paths)]
+    signing = load_signing_key(backup.signing_key_path) if backup.signing_key_path else no_signing_key()
+    verifiers = [load_verifier(path) for path in backup.trusted_key_paths]
+    if backup.signing_key_path:
+        verifiers.insert(0, signing.signer.verifier)
     loaded = [load_recipient(path) for path in backup.key_paths]
     for problem in (*signing.problems, *(problem for each in loaded for problem in each.problems)):
         setting.report("unsafe key file", message=problem)

@@ -10,6 +10,10 @@
 was prepared by then is kept, so the command with `--confirm` goes on from there. Run it again after whatever ended it:
 what an earlier run, or the service, had begun to swap is ended first.
 
+It needs the bucket, a key that opens the backups, and the public key that signed them, in `backup.trusted_key_paths`;
+the signing key itself may be lost. `restore` signs its journal, for which a new signing key will do; the other commands
+sign nothing without one, and the record of a verification is not kept then.
+
 Options are the service's: the same file, secrets and environment. One JSON object a line on standard output, notes on
 standard error. Exit status: 0 done, 1 failed, or damage was found, 2 wrong settings, keys or arguments, 3 unreachable,
 128 + the signal's number when interrupted: what had begun was undone.
@@ -32,13 +36,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from llm_schema_registry import errors
 from llm_schema_registry.kernel.clock import SystemClock
 from llm_schema_registry.kernel.settings import Problem
 from llm_schema_registry.kernel.settings_sources import SettingsInvalid, load
 from llm_schema_registry.operations import ids
 from llm_schema_registry.operations.operation import OperationKind, Subject
-from llm_schema_registry.operations.operations import Work
+from llm_schema_registry.operations.operations import Running, Work
 from services.backup.adapters.recipients import (
     generate_key_file,
     generate_key_pair,
@@ -47,10 +53,10 @@ from services.backup.adapters.recipients import (
     write_public_key,
 )
 from services.backup.assembly import Assembly, Setting, assemble
-from services.backup.domain.model import Level, Place
+from services.backup.domain.model import Level, Place, Verification
 from services.backup.domain.restore import Restore, RestoreState
 from services.backup.domain.targets import AtBackup, AtPlace, AtTime, Latest, Target
-from services.backup.settings import BackupServiceSettings
+from services.backup.settings import BackupServiceSettings, BackupSettings
 from services.backup.usecases.catalog import Entry
 from services.backup.usecases.prepare import Aim
 
@@ -61,12 +67,31 @@ WATCH_SECONDS = 0.2
 NO_DATABASE = "postgresql://nobody@127.0.0.1:1/none"
 URL = "SCHEMA_REGISTRY__DATABASE__URL"
 ACTOR = "offline"
+NO_SIGNING_KEY = (
+    "a restore signs its journal: name a key in backup.signing_key_path; a new one will do, which"
+    " `python -m services.backup keygen FOLDER` makes, with the old public key in backup.trusted_key_paths"
+)
+TAKE_AWAY = (
+    "offline.pem and signing.pub.pem: keep them where no server is, and name offline.pub.pem in backup.key_paths. With"
+    " the bucket they restore everything; without the public key that signed nothing in the bucket is trusted"
+)
 UNFINISHED = ".keygen-"
 """Begins the name of the folder in which keys are made."""
 
 
+class OfflineBackupSettings(BackupSettings):
+    """The service's options, of which the public key that signed can stand for the signing key."""
+
+    def signing(self) -> Iterator[Problem]:
+        """There is a signing key, or a public one that is trusted."""
+        if self.signing_key_path is not None or not self.trusted_key_paths:
+            yield from super().signing()
+
+
 class OfflineSettings(BackupServiceSettings):
     """The service's options. A command serves nobody, so it needs no authenticator."""
+
+    backup: OfflineBackupSettings = Field(default_factory=OfflineBackupSettings)
 
     def rules(self) -> Iterator[Problem]:
         """As the service's, of places."""
@@ -84,6 +109,9 @@ def main(arguments: Sequence[str]) -> int:
     except SettingsInvalid as invalid:
         problems = "".join(f"  {problem}\n" for problem in invalid.problems)
         sys.stderr.write(f"backup: the settings have {len(invalid.problems)} error(s):\n{problems}")
+        return EXIT_SETTINGS
+    if given.command == "restore" and settings.backup.signing_key_path is None:
+        _note(NO_SIGNING_KEY)
         return EXIT_SETTINGS
     try:
         return asyncio.run(_until_signalled(given, settings))
@@ -130,7 +158,8 @@ async def _run(given: argparse.Namespace, settings: OfflineSettings) -> int:
             case "list":
                 return await _list(assembly)
             case "verify":
-                return await _verify(assembly, given.backup_id, Level[given.level])
+                kept = settings.backup.signing_key_path is not None
+                return await _verify(assembly, given.backup_id, Level[given.level], kept=kept)
             case "rebuild-catalog":
                 return await _rebuild(assembly)
         return await _restore(assembly, given.target, given.confirm)
@@ -145,9 +174,19 @@ async def _list(assembly: Assembly) -> int:
     return EXIT_FAILED if listing.problems else 0
 
 
-async def _verify(assembly: Assembly, backup_id: str, level: Level) -> int:
-    subject = await _operation(assembly, OperationKind.VERIFY, partial(assembly.verify.run, backup_id, level))
-    found = await assembly.repository.catalog.verification(subject.id)
+async def _verify(assembly: Assembly, backup_id: str, level: Level, *, kept: bool) -> int:
+    """Verifies a backup. kept: whether a record is, which is signed."""
+    found: Verification | None = None
+
+    async def look(running: Running) -> Subject:
+        nonlocal found
+        found = await assembly.verify.verify(backup_id, level, running)
+        return Subject("verification", await assembly.repository.catalog.record(found) if kept else "")
+
+    await _operation(assembly, OperationKind.VERIFY, look)
+    assert found is not None, "the operation ended well"
+    if not kept:
+        _note("no signing key is named: the record of the verification is not kept")
     _say({"backup_id": backup_id, "level": level.name, "passed": found.passed, "problems": list(found.problems)})
     return 0 if found.passed else EXIT_FAILED
 
@@ -261,7 +300,7 @@ def _keygen(folder: Path) -> int:
     except errors.KeyUnavailable as failed:
         _note(failed.message)
         return EXIT_FAILED
-    _say({"folder": str(folder), "take_away": "offline.pem: keep it where no server is, and name offline.pub.pem"})
+    _say({"folder": str(folder), "take_away": TAKE_AWAY})
     return 0
 
 

@@ -112,8 +112,8 @@ class BackupSettings(Section):
     )
     trusted_key_paths: Paths = Field(
         default=(),
-        description="Files with further public keys whose manifests are trusted, such as those before a rotation;"
-        " separated by colons.",
+        description="Files with further public keys whose manifests are trusted, such as those before a rotation, or of"
+        " a signing key that is lost; separated by colons.",
     )
     key_paths: Paths = Field(
         default=(),
@@ -150,11 +150,7 @@ class BackupSettings(Section):
 
     def rules(self) -> Iterator[Problem]:
         """There is a signing key, keys and schedules can be read, and something is kept."""
-        if self.signing_key_path is None:
-            allowed = "required, because every manifest is signed: `python -m services.backup keygen FOLDER` makes one"
-            yield Problem("backup.signing_key_path", allowed)
-        elif not self.signing_key_path.is_file():
-            yield Problem("backup.signing_key_path", "no such file", str(self.signing_key_path))
+        yield from self.signing()
         for name in ("key_paths", "trusted_key_paths"):
             for path in getattr(self, name):
                 if not path.is_file():
@@ -171,6 +167,14 @@ class BackupSettings(Section):
                 yield Problem(f"backup.{name}", str(invalid), repr(cron))
         if self.keep_hourly + self.keep_daily + self.keep_monthly == 0:
             yield Problem("backup.keep_daily", "one of keep_hourly, keep_daily and keep_monthly must be above 0", "0")
+
+    def signing(self) -> Iterator[Problem]:
+        """There is a signing key."""
+        if self.signing_key_path is None:
+            allowed = "required, because every manifest is signed: `python -m services.backup keygen FOLDER` makes one"
+            yield Problem("backup.signing_key_path", allowed)
+        elif not self.signing_key_path.is_file():
+            yield Problem("backup.signing_key_path", "no such file", str(self.signing_key_path))
 
 
 class ArchiveSettings(Section):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, suppress
@@ -16,20 +17,22 @@ from llm_schema_registry import errors
 from llm_schema_registry.admin.v1 import recovery_pb2
 from llm_schema_registry.backup.v1 import restore_pb2
 from tests import registry_tools
-from tests.fix_admin import MakeAdminService
+from tests.fix_admin import MakeAdminService, admin_client
 from tests.fix_backup import MakeBackupService, database_of
 from tests.fix_fault_table import FaultTable
 from tests.fix_faults import eventually
 from tests.fix_postgres import OwnPostgres
-from tests.fix_service import MakeService, Service
+from tests.fix_service import MakeService, Service, ServiceFailed
 from tests.object_servers import S3Server
 from tests.recovery_site import STATES, STEPS, Site, site, states
-from tests.restore_site import FAILPOINTS, Ledger, existing, make_backup, serves
+from tests.restore_site import FAILPOINTS, Ledger, existing, load, make_backup, serves
 
 pytestmark = [pytest.mark.slow, pytest.mark.rotating(4), pytest.mark.timeout(400)]
 
 
 RECOVERY_POINT_SECONDS_MAX = 60.0
+AGAIN_SECONDS = 0.5
+"""Between two starts of a process that does not start."""
 
 
 def s3_options(server: S3Server, bucket: str) -> dict[str, object]:
@@ -70,6 +73,17 @@ def seconds(recovery: recovery_pb2.Recovery) -> str:
     return f"RTO {time:.1f} s, RPO {point:.1f} s, writes refused {outage:.2f} s, paused {pause:.1f} s"
 
 
+async def fresh_machine(place: Site) -> None:
+    """The admin service's process and all of its files are gone; another one begins with its options alone."""
+    lost = place.admin_service
+    await asyncio.to_thread(lost.kill)
+    await place.admin.close()
+    shutil.rmtree(lost.folder)
+    lost.folder.mkdir()
+    await lost.start_async()
+    place.admin = admin_client(lost)
+
+
 async def test_database_that_is_gone(
     own_postgres: Callable[..., OwnPostgres],
     postgres_cluster: Path,
@@ -78,8 +92,9 @@ async def test_database_that_is_gone(
     s3_server: S3Server,
     fault_table: FaultTable,
 ) -> None:
-    """The server's data is deleted and a fresh server stands on the same port: the bucket alone brings all back,
-    and the registry that waited for its database serves it."""
+    """Under load the server's data is deleted, and so is all that the admin service had; a fresh server stands on the
+    same port: the bucket alone brings all back that was archived, the admin service's own records as well, and the
+    registry that waited for its database serves it. No id is given twice."""
     server = own_postgres()
     url = server.create_database("llm")
     registry, ledger = make_service(url), Ledger()
@@ -87,23 +102,56 @@ async def test_database_that_is_gone(
     options = s3_options(s3_server, s3_server.bucket())
     async with make_site(registry, url, **options) as place:
         await make_backup(place.backup)
-        await serves(registry, ledger, "before")
-        await place.archived(await registry_tools.value(url, "SELECT position FROM registry.head"))
-        await server.stop_async()
-        shutil.rmtree(server.folder)
-        shutil.copytree(postgres_cluster, server.folder)
-        await server.start_async()
+        planned = await place.start(dry_run=True)
+        assert (await place.done(planned)).state == recovery_pb2.RECOVERY_STATE_PLANNED
+        async with load(registry.target, ledger, "load", writers=2, readers=1):
+            await asyncio.sleep(1)
+            archived = dict(ledger.ids)
+            await place.archived(await registry_tools.value(url, "SELECT position FROM registry.head"))
+            await server.kill_async()
+            told = dict(ledger.ids)
+            shutil.rmtree(server.folder)
+            await fresh_machine(place)
+            shutil.copytree(postgres_cluster, server.folder)
+            await server.start_async()
 
-        recovery = await place.done(await place.start(cause="the disk is gone"))
+            recovery = await place.done(await place.start(cause="the disk is gone"))
 
         assert recovery.state == recovery_pb2.RECOVERY_STATE_DONE, states(recovery)
+        # What the process before had planned is read from the bucket.
+        assert (await place.done(planned)).state == recovery_pb2.RECOVERY_STATE_PLANNED
         assert states(recovery)["safety"] == "skipped"
         # How long it took until the recovery began, and a little more: when the database died nobody knows.
         assert 0 < recovery.recovery_point.ToTimedelta().total_seconds() < RECOVERY_POINT_SECONDS_MAX
-        assert await ledger.lost(url) == {}
+        lost = await ledger.lost(url)
+        assert lost.keys() <= told.keys() - archived.keys()
+        assert len(ledger.ids) > len(told)
         await serves(registry, ledger, "after")
         assert ledger.twice == []
-    fault_table("D1", "PostgreSQL's data deleted, fresh server, S3 alone", f"DONE; nothing lost; {seconds(recovery)}")
+    injected = "PostgreSQL's data and all of the admin service deleted under load, fresh machine, S3 alone"
+    fault_table("D1", injected, f"DONE; {len(lost)} that were not archived are lost; {seconds(recovery)}")
+
+
+async def migrated_by_another_release(url: str) -> None:
+    """A later release has changed the tables, and says from which version on they can be used."""
+    async with await psycopg.AsyncConnection.connect(url) as connection:
+        await connection.execute("ALTER TABLE registry.versions RENAME COLUMN number TO version_number")
+        await connection.execute(
+            "INSERT INTO registry.migrations (number, name, checksum, min_code_version)"
+            " SELECT max(number) + 1, 'the_wrong_one', 'of a later release', '99.0.0' FROM registry.migrations"
+        )
+
+
+async def supervised(registry: Service) -> int:
+    """Starts a registry until it serves, as a supervisor does; how often that took."""
+    for count in itertools.count(1):
+        try:
+            await registry.start_async()
+        except ServiceFailed:
+            await asyncio.sleep(AGAIN_SECONDS)
+        else:
+            return count
+    raise AssertionError
 
 
 async def test_migration_that_breaks(
@@ -111,23 +159,33 @@ async def test_migration_that_breaks(
     make_site: MakeSite,
     fault_table: FaultTable,
 ) -> None:
-    """A release changed the tables so that the code no longer works: recovered to before that, the old code serves."""
+    """Under load a wrong release has migrated the tables, so that the old one refuses to start: recovered to before
+    that, the old release starts by itself and serves all that was acknowledged."""
     url, ledger = database_of(filled_registry), Ledger()
     await serves(filled_registry, ledger, "before")
     async with make_site(filled_registry, url) as place:
-        made = await make_backup(place.backup)
-        async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
-            await connection.execute("ALTER TABLE registry.versions RENAME COLUMN number TO version_number")
-        safety = recovery_pb2.SAFETY_POLICY_NONE
-        target = restore_pb2.RestoreTarget(backup_id=made.id)
-        recovery = await place.done(
-            await place.start(target, safety=safety, traffic=recovery_pb2.TRAFFIC_POLICY_STOP_FIRST)
-        )
+        await make_backup(place.backup)
+        async with load(filled_registry.target, ledger, "load", writers=2, readers=1):
+            await asyncio.sleep(1)
+            await filled_registry.stop_async()
+            position = await registry_tools.value(url, "SELECT position FROM registry.head")
+            await place.archived(position)
+            await migrated_by_another_release(url)
+            with pytest.raises(ServiceFailed, match=r"which needs version 99\.0\.0 or later"):
+                await filled_registry.start_async()
+            starting = asyncio.create_task(supervised(filled_registry))
+            target = restore_pb2.RestoreTarget(place=restore_pb2.HistoryPlace(epoch=1, position=position))
+            safety, traffic = recovery_pb2.SAFETY_POLICY_NONE, recovery_pb2.TRAFFIC_POLICY_STOP_FIRST
+            recovery = await place.done(await place.start(target, safety=safety, traffic=traffic))
+            refused = await starting - 1
 
         assert recovery.state == recovery_pb2.RECOVERY_STATE_DONE, states(recovery)
+        assert refused > 0
         await serves(filled_registry, ledger, "after")
         assert await ledger.lost(url) == {}
-    fault_table("D2", "a migration that breaks the code", f"DONE; the old code serves; {seconds(recovery)}")
+        assert ledger.twice == []
+    injected = f"a release migrated the schema under load; the old one refused to start {refused + 1} times"
+    fault_table("D2", injected, f"DONE; the old release starts and serves; nothing lost; {seconds(recovery)}")
 
 
 async def killed(place: Site, failpoint: str) -> str:

@@ -61,7 +61,7 @@ async def night(
     registry = make_service(url)
     await registry.start_async()
     async with site([registry], make_backup_service(url), make_admin_service, tmp_path / "admin", url) as place:
-        made = Night(place, server, url, request.param)
+        made = Night(place, server if request.param == "postgres" else None, url, request.param)
         await made.begin()
         yield made
 

@@ -42,7 +42,7 @@ BLACK_HOLE_SECONDS_MAX = 45.0
 of their own; the rest is for a busy machine."""
 LIMIT_SECONDS = 60.0
 SLOW_DATABASE_BYTES = 52 * MIB
-"""More than the parts that an upload holds, of 8 MiB each: one fills, two wait, three travel."""
+"""More than an upload holds of parts, and the database is read ahead: one part fills, CONCURRENCY travel."""
 ANSWER_SECONDS = 0.5
 GROWTH_BYTES_MAX = 160 * MIB
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import grpc
 import psycopg
 import pytest
 
@@ -24,10 +25,12 @@ from tests.restore_site import LATEST, calls, existing, make_backup, prepare
 ROLE = "role_of_a_backup"
 
 
+@pytest.mark.regression("B10")
 async def test_missing_role(
     postgres: Server, filled_registry: Service, backup: BackupCalls, fault_table: FaultTable
 ) -> None:
-    """A role that the backup gives rights to, and the server has not, is named; made again, the restore works."""
+    """A role that the backup gives rights to, and the server has not, is named before anything is made, also by a plan;
+    made again, the restore works."""
     url = database_of(filled_registry)
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(f"CREATE ROLE {ROLE}".encode())
@@ -37,6 +40,8 @@ async def test_missing_role(
             connection.execute(f"DROP OWNED BY {ROLE}".encode())
             connection.execute(f"DROP ROLE {ROLE}".encode())
 
+            with pytest.raises(grpc.aio.AioRpcError) as planned:
+                await backup.restores.PrepareRestore(pb.PrepareRestoreRequest(target=LATEST, validate_only=True))
             answer = await backup.restores.PrepareRestore(pb.PrepareRestoreRequest(target=LATEST))
             ended = await backup.ended(answer)
             left = await existing(url)
@@ -46,10 +51,11 @@ async def test_missing_role(
         finally:
             connection.execute(f"DROP ROLE IF EXISTS {ROLE}".encode())
 
-    assert ended.error.reason == "RESTORE_FAILED"
-    assert f'role "{ROLE}" does not exist' in ended.error.message
+    assert ended.error.reason == "DATABASE_UNFIT"
+    for told in (ended.error.message, planned.value.details() or ""):
+        assert f"the backup needs the role {ROLE}" in told
     assert left == []
-    fault_table("T23", "role of a grant is missing", "RESTORE_FAILED names it, dropped; with the role it works")
+    fault_table("T23", "role of a grant is missing", "DATABASE_UNFIT names it; with the role it works")
 
 
 def _another_major(facts: DatabaseFacts) -> DatabaseFacts:

@@ -4,7 +4,8 @@
     plans/<id>.json            what a dry run found, until its operation is forgotten
 
 An entry is written once, under the next number: of two processes that both believe to be in charge one learns here that
-it is not.
+it is not. A recovery whose newest entry cannot be read is lost: nobody acts on it, the entry before it never counts in
+its place, and it keeps no other one from being started.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from llm_schema_registry import errors
@@ -29,16 +30,20 @@ PLANS = "plans/"
 RECOVERIES_MAX = 100
 """Newest ones that are shown."""
 PUT_SECONDS = 30.0
+Report = Callable[..., None]
 _ENTRY = re.compile(rf"{RECOVERIES}([0-9A-Z]{{26}})/([0-9]{{6}})\.json", re.ASCII)
 
 
 class RecoveryJournal:
     """The recoveries of one system."""
 
-    def __init__(self, store: ObjectStore, dice: Dice) -> None:
+    def __init__(self, store: ObjectStore, dice: Dice, report: Report | None = None) -> None:
+        """report: where an operator's notes go."""
         self._store = store
         self._dice = dice
+        self._report = report
         self._known: dict[str, Recovery] = {}
+        self._lost: dict[str, str] = {}
 
     async def write(self, recovery: Recovery) -> Recovery:
         """Appends an entry, and returns the recovery with its number. Raises errors.LeaseLost when another process
@@ -66,18 +71,30 @@ class RecoveryJournal:
         return await self._read(_entry(recovery_id, max(numbers)))
 
     async def list(self) -> Sequence[Recovery]:
-        """The newest recoveries, newest first; at most RECOVERIES_MAX. An entry never changes, so it is read once."""
+        """The newest recoveries, newest first; at most RECOVERIES_MAX, without those that are lost. An entry never
+        changes, so it is read once; one that cannot be read may be brought back, so it is read again."""
         newest: dict[str, int] = {}
         async for each in self._store.list(RECOVERIES):
             if found := _ENTRY.fullmatch(each.key):
                 newest[found[1]] = max(int(found[2]), newest.get(found[1], 0))
         read: dict[str, Recovery] = {}
+        lost: dict[str, str] = {}
         for name in sorted(newest, reverse=True)[:RECOVERIES_MAX]:
             known = self._known.get(name)
             same = known is not None and known.number == newest[name]
-            read[name] = known if known and same else await self._read(_entry(name, newest[name]))
-        self._known = read
+            try:
+                read[name] = known if known and same else await self._read(_entry(name, newest[name]))
+            except (errors.BackupDamaged, errors.RecoveryNotFound) as damaged:
+                lost[name] = damaged.message
+                if self._report is not None and name not in self._lost:
+                    self._report("recovery passed over", recovery_id=name, message=damaged.message)
+        self._known, self._lost = read, lost
         return [*read.values()]
+
+    async def lost(self) -> Sequence[str]:
+        """Of each of those that are lost: why, and what to do, in words."""
+        await self.list()
+        return [*self._lost.values()]
 
     async def plan(self, recovery: Recovery) -> None:
         """Keeps what a dry run found, as the result of its operation."""
@@ -107,7 +124,10 @@ class RecoveryJournal:
             raise _unknown(key.split("/")[1].removesuffix(".json")) from None
         except (ObjectDamaged, ObjectTooLarge, ValueError, KeyError, TypeError, AttributeError) as invalid:
             raise errors.BackupDamaged(
-                f"{key}, the record of a recovery, cannot be read: {invalid}", metadata={"key": key}
+                f"{key}, the record of a recovery, cannot be read: {invalid}. Nobody acts on that recovery until the"
+                " object is brought back, as an older version of it or from a copy of the bucket; others can be"
+                " started. Do not delete the object alone: the one before it would count then.",
+                metadata={"key": key},
             ) from None
 
 

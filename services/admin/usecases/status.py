@@ -11,6 +11,7 @@ from llm_schema_registry.operations.operations import Operations
 from llm_schema_registry.operations.ports import Clock
 from services.admin.domain.system import Health, Protection, Replica, State, SystemStatus
 from services.admin.ports import Peers, Protections
+from services.admin.usecases.recovery_journal import RecoveryJournal
 from services.admin.usecases.steer import Steer
 
 T = TypeVar("T")
@@ -24,11 +25,14 @@ ASK_SECONDS = 8.0
 class Status:
     """Looks at everything, side by side."""
 
-    def __init__(self, peers: Peers, protections: Protections, operations: Operations, clock: Clock) -> None:
+    def __init__(
+        self, peers: Peers, protections: Protections, operations: Operations, journal: RecoveryJournal, clock: Clock
+    ) -> None:
         self._peers = peers
         self._steer = Steer(peers)
         self._protections = protections
         self._operations = operations
+        self._journal = journal
         self._clock = clock
 
     async def system(self) -> SystemStatus:
@@ -36,11 +40,12 @@ class Status:
         time = self._clock.now()
         services = self._peers.services
         looks = asyncio.gather(*(self._steer.look(name) for name in services))
-        found, protected, theirs, ours = await asyncio.gather(
+        found, protected, theirs, ours, lost = await asyncio.gather(
             looks,
             _asked("protection", self._protections.protection()),
             _asked("operations of the backup service", self._protections.running_operations()),
             _asked("operations", self._operations.list()),
+            _asked("recoveries", self._journal.lost()),
         )
         replicas = dict(zip(services, found, strict=True))
         problems = [*_of_replicas(replicas)]
@@ -50,7 +55,8 @@ class Status:
         else:
             protection, told = protected
             problems += told
-        problems += [each for each in (theirs, ours) if isinstance(each, str)]
+        problems += [each for each in (theirs, ours, lost) if isinstance(each, str)]
+        problems += [] if isinstance(lost, str) else lost
         running = [] if isinstance(ours, str) else [each.name for each in ours if not each.done]
         running += [] if isinstance(theirs, str) else theirs
         return SystemStatus(

@@ -16,6 +16,7 @@ from llm_schema_registry import errors
 from llm_schema_registry.kernel.postgres import Connection
 from services.backup.adapters.change_reader import read_head
 from services.backup.adapters.copy_stream import copied
+from services.backup.adapters.database_roles import read_roles
 from services.backup.adapters.postgres_session import translated
 from services.backup.domain.model import DatabaseFacts, TableFacts
 from services.backup.domain.row_digest import RowDigest
@@ -217,6 +218,7 @@ async def read_facts(
                 structure_sha256=await _listed(connection, schema, _STRUCTURE),
                 access_sha256=await _listed(connection, schema, _ACCESS),
                 database_bytes=size,
+                roles=await read_roles(connection, _quoted(connection, schema)),
             )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from llm_schema_registry import errors
 from llm_schema_registry.kernel.postgres import Connection
 from services.backup.adapters.client_programs import find_programs
+from services.backup.adapters.database_roles import missing_roles
 from services.backup.domain.model import DatabaseFacts
 
 ROOM_FACTOR = 1.3
@@ -64,6 +65,8 @@ async def preflight(
             for (stranger,) in strangers
         ]
     problems += [problem async for problem in _extensions(session, facts, is_superuser=is_superuser)]
+    missing = await missing_roles(session, facts.roles)
+    problems += [f"the backup needs the role {name}, which this server does not have: create it" for name in missing]
     problems += await _room(session, facts)
     return problems
 

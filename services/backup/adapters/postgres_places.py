@@ -109,7 +109,7 @@ class DatabasePlaces:
         return {name: size for name, size in found if name == self.live or self._names.is_made(name)}
 
     async def preflight(self, facts: DatabaseFacts) -> Sequence[str]:
-        """See Places. Whether the roles exist that the dump gives things to is found out by restoring it."""
+        """See Places. Roles that a backup does not tell of, or another schema needs, are found out by restoring it."""
         async with self._server() as session:
             with refused("looking at the server"):
                 return await preflight(session, self.live, facts, self._folders)

@@ -139,6 +139,15 @@ class SigningKey:
     problems: tuple[str, ...] = ()
 
 
+class NoSigner(Signer):
+    """Stands where there is no signing key: what only reads needs none."""
+
+    def sign(self, content: bytes) -> bytes:
+        """Raises errors.KeyUnavailable."""
+        del content
+        raise errors.KeyUnavailable("nothing can be signed: name a key in backup.signing_key_path, a new one will do")
+
+
 @dataclass(frozen=True, slots=True)
 class LoadedRecipient:
     """A recipient that a file was read for. problems: what is unsafe about the file, in words."""
@@ -180,6 +189,11 @@ def load_signing_key(path: Path) -> SigningKey:
     if not isinstance(private, Ed25519PrivateKey):
         raise _unfit(path, "it holds no Ed25519 private key")
     return SigningKey(Signer.of(private.private_bytes_raw()), problems)
+
+
+def no_signing_key(dice: Dice = system_dice) -> SigningKey:
+    """Signs nothing; nobody trusts its verifier."""
+    return SigningKey(NoSigner.of(dice(SEED_BYTES)))
 
 
 def load_verifier(path: Path) -> Verifier:

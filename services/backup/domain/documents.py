@@ -183,6 +183,10 @@ class Fields:
         for name in sorted(self._members):
             self.refuse(name[:40], "is not known")
 
+    def told(self, name: str) -> bool:
+        """Whether there is such a member: documents of before it was told have it not."""
+        return name in self._members
+
     def present(self, name: str) -> bool:
         """False for a member that is null, which is read by this; it must be there."""
         if name in self._members and self._members[name] is None:

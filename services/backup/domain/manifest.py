@@ -31,6 +31,7 @@ MANIFEST_BYTES_MAX = 16 * 1024 * 1024
 PARTS_MAX = 10_000
 TABLES_MAX = 10_000
 EPOCHS_MAX = 100_000
+ROLES_MAX = 1_000
 _KIND = "manifest"
 _CLUSTER = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _WORD = re.compile(r"[!-~]{1,200}", re.ASCII)
@@ -98,7 +99,7 @@ def _body(manifest: Manifest) -> dict[str, object]:
 
 
 def _facts_body(facts: DatabaseFacts) -> dict[str, object]:
-    return {
+    body: dict[str, object] = {
         "head": _head_body(facts.head),
         "time": time_text(facts.time),
         "server_version": facts.server_version,
@@ -113,6 +114,7 @@ def _facts_body(facts: DatabaseFacts) -> dict[str, object]:
         "access_sha256": facts.access_sha256.hex(),
         "database_bytes": facts.database_bytes,
     }
+    return body | {"roles": list(facts.roles)} if facts.roles else body
 
 
 def _head_body(head: Head) -> dict[str, object]:
@@ -189,6 +191,7 @@ def _facts(fields: Fields) -> DatabaseFacts:
         structure_sha256=fields.digest("structure_sha256"),
         access_sha256=fields.digest("access_sha256"),
         database_bytes=fields.integer("database_bytes"),
+        roles=fields.texts("roles", ROLES_MAX) if fields.told("roles") else (),
     )
     names = [table.name for table in facts.tables]
     if names != sorted(set(names)):

@@ -147,7 +147,8 @@ class DatabaseFacts:
     server_version_num: as PostgreSQL counts, 170010 for 17.10. extensions: (name, version), by name.
     migrations: names of the applied files, in order. tables: by name, all of the registry's.
     structure_sha256: over columns, constraints, indexes, sequences, functions. access_sha256: over owners and grants.
-    database_bytes: on the server's disk, indexes included. time: the server's clock.
+    database_bytes: on the server's disk, indexes included. time: the server's clock. roles: names of those that own
+    something, have a right or gave one; none in backups of before they were told.
     """
 
     head: Head
@@ -163,6 +164,7 @@ class DatabaseFacts:
     structure_sha256: bytes
     access_sha256: bytes
     database_bytes: int
+    roles: tuple[str, ...] = ()
 
     @property
     def server_major(self) -> int:

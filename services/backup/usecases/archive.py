@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence, Set
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -48,6 +50,8 @@ KEYS_OF_SEGMENTS = "archive/"
 """What the purposes of their keys begin with."""
 HEARTBEAT_SECONDS = 10.0
 """Time between two heartbeats while nothing changes."""
+NEWEST_MAX = 8
+"""Segments of a line that are tried, from its end, for what they tell of the line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,18 @@ class Heartbeat:
     first: int
     schema_id_high: int
     epochs: tuple[Epoch, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The largest epoch and the largest schema id that the archive tells of; 0 for none.
+
+    unread: names of newest segments that cannot be read. As many schema ids as they have changes count as given.
+    """
+
+    epoch: int
+    schema_id: int
+    unread: tuple[str, ...] = ()
 
 
 class Archive:
@@ -243,23 +259,40 @@ class Archive:
             if key is not None:
                 yield SegmentSpan(key.epoch, key.first, key.last, last_time=each.modify_time)
 
-    async def known(self) -> tuple[int, int]:
-        """The largest epoch and the largest schema id that the archive tells of; 0 for none.
-
-        Of each line the newest segment tells, and the heartbeat of all. Raises as `read` does.
-        """
-        newest: dict[int, SegmentKey] = {}
+    async def newest(self) -> Mapping[int, Sequence[SegmentKey]]:
+        """The newest segments of each line, newest first; NEWEST_MAX of each at most."""
+        newest: dict[int, deque[SegmentKey]] = {}
         async for key in self.keys():
-            newest[key.epoch] = key
+            newest.setdefault(key.epoch, deque(maxlen=NEWEST_MAX)).appendleft(key)
+        return {epoch: tuple(keys) for epoch, keys in newest.items()}
+
+    async def first_read(self, keys: Sequence[SegmentKey]) -> tuple[Segment | None, Sequence[SegmentKey]]:
+        """The first segment that can be read, None for none, and those before it, which are damaged or sealed."""
+        for count, key in enumerate(keys):
+            with suppress(errors.BackupDamaged, errors.KeyUnavailable):
+                return (await self.read(key))[0], keys[:count]
+        return None, keys
+
+    async def known(self) -> Given:
+        """What the archive tells of numbers that were given.
+
+        Of each line the newest segment tells that can be read, and the heartbeat of all: what has rotten must not keep
+        anything from being restored. Raises errors.ObjectStoreUnavailable.
+        """
+        newest = await self.newest()
         beat = await self.heartbeat()
-        epochs, ids = [0, *newest], [0]
+        epochs, ids, unread = [0, *newest], [0], list[SegmentKey]()
         if beat is not None:
             epochs += [line.id for line in beat.epochs]
             ids.append(beat.schema_id_high)
-        for key in newest.values():
-            segment, _ = await self.read(key)
-            ids.append(segment.schema_id_high)
-        return max(epochs), max(ids)
+        for keys in newest.values():
+            segment, damaged = await self.first_read(keys)
+            unread += damaged
+            ids.append(segment.schema_id_high if segment else 0)
+        # A change gives one schema id at most.
+        passed_over = sum(key.last - key.first + 1 for key in unread)
+        names = tuple(layout.segment(key.epoch, key.first, key.last) for key in unread)
+        return Given(max(epochs), max(ids) + passed_over, names)
 
     async def tip(self, head: Head) -> Tip:
         """Where the archive of the database's history ends, by the bucket's own word.

@@ -76,6 +76,9 @@ class DataKeys:
             for recipient in self._recipients:
                 if recipient.name != wrap.recipient or not recipient.opens:
                     continue
+                if wrap.algorithm != recipient.algorithm:
+                    problems.append(f"{recipient.name}: wrapped by {wrap.algorithm}, not by {recipient.algorithm}")
+                    continue
                 try:
                     key = keys.opened(document, await recipient.unwrap(wrap.value, document.context))
                 except errors.KeyUnavailable as failed:

@@ -2,13 +2,17 @@
 
 Each entry is a signed document, written once, under the next number: two processes that both believe to be in charge
 cannot both write it.
+
+A restore whose newest entry cannot be read is lost: nobody knows where it stands, so nobody acts on it, and the entry
+before it never counts in its place. What it may have been given, epochs and schema ids, counts as given.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 from llm_schema_registry import errors
@@ -24,14 +28,58 @@ KIND = "restore"
 RESTORES_MAX = 100
 """Newest ones that are shown."""
 PUT_SECONDS = 60.0
+BACK_MAX = 8
+"""Entries before one that cannot be read that are looked at for what they gave."""
+
+Report = Callable[..., None]
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A restore whose newest entry cannot be read. problem: why, and what to do, in words.
+
+    before: the newest entry that can be read, for what it gave alone; None for none. unread: how many behind it cannot.
+    """
+
+    id: str
+    number: int
+    problem: str
+    before: Restore | None
+    unread: int
+
+    @property
+    def key(self) -> str:
+        """Of the entry that cannot be read."""
+        return layout.restore_entry(self.id, self.number)
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """The newest restores, newest first, and those among them that are lost."""
+
+    restores: tuple[Restore, ...]
+    lost: tuple[Lost, ...] = ()
+
+    @property
+    def told(self) -> tuple[Restore, ...]:
+        """All that can be read, for what was given: the restores, and what comes before a lost entry."""
+        return (*self.restores, *(each.before for each in self.lost if each.before is not None))
+
+    @property
+    def unread(self) -> int:
+        """Entries that cannot be read: each may have begun an epoch, and passed over a margin of schema ids."""
+        return sum(each.unread for each in self.lost)
 
 
 class Journal:
     """The restores of one repository."""
 
-    def __init__(self, repository: Repository) -> None:
+    def __init__(self, repository: Repository, report: Report | None = None) -> None:
+        """report: where an operator's notes go."""
         self._repository = repository
+        self._report = report
         self._known: dict[str, Restore] = {}
+        self._lost: dict[str, Lost] = {}
 
     async def write(self, restore: Restore, **changes: Any) -> Restore:
         """Appends an entry that says what changed, and returns the restore as it stands.
@@ -75,14 +123,36 @@ class Journal:
         return await self._read(restore_id, max(numbers))
 
     async def list(self) -> Sequence[Restore]:
-        """The newest restores, newest first; at most RESTORES_MAX. An entry is never changed, so it is read once."""
+        """The newest restores, newest first; at most RESTORES_MAX, without those that are lost."""
+        return [*(await self.history()).restores]
+
+    async def history(self) -> History:
+        """The newest restores, RESTORES_MAX at most. An entry is never changed, so it is read once; one that cannot be
+        read may be brought back, so it is read again."""
         newest = await self._newest()
         found: dict[str, Restore] = {}
+        lost: dict[str, Lost] = {}
         for name in sorted(newest, reverse=True)[:RESTORES_MAX]:
             known = self._known.get(name)
-            found[name] = known if known and known.number == newest[name] else await self._read(name, newest[name])
-        self._known = found
-        return [*found.values()]
+            try:
+                same = known is not None and known.number == newest[name]
+                found[name] = known if known and same else await self._read(name, newest[name])
+            except (errors.BackupDamaged, errors.RestoreNotFound) as damaged:
+                lost[name] = await self._look_back(name, newest[name], damaged.message)
+        self._known, self._lost = found, lost
+        return History(tuple(found.values()), tuple(lost.values()))
+
+    async def _look_back(self, restore_id: str, number: int, problem: str) -> Lost:
+        """What is known of a lost restore; it is told once."""
+        known = self._lost.get(restore_id)
+        if known is not None and known.number == number:
+            return known
+        if self._report is not None:
+            self._report("restore passed over", restore_id=restore_id, message=problem)
+        for unread in range(1, min(BACK_MAX, number)):
+            with suppress(errors.BackupDamaged, errors.RestoreNotFound):
+                return Lost(restore_id, number, problem, await self._read(restore_id, number - unread), unread)
+        return Lost(restore_id, number, problem, None, min(BACK_MAX, number))
 
     async def ids(self) -> Collection[str]:
         """Ids of all restores there ever were."""
@@ -104,10 +174,20 @@ class Journal:
         except ObjectNotFound:
             raise _unknown(restore_id) from None
         except (DocumentInvalid, ObjectDamaged, ObjectTooLarge, ValueError, KeyError, TypeError) as invalid:
-            raise errors.BackupDamaged(f"{key} cannot be trusted: {invalid}", metadata={"key": key}) from None
+            raise _damaged(restore_id, key, str(invalid)) from None
         if (restore.id, restore.number) != (restore_id, number):
-            raise errors.BackupDamaged(f"{key} cannot be trusted: it is another entry", metadata={"key": key})
+            raise _damaged(restore_id, key, "it is another entry")
         return restore
+
+
+def _damaged(restore_id: str, key: str, problem: str) -> errors.BackupDamaged:
+    return errors.BackupDamaged(
+        f"{key}, which says where restore {restore_id} stands, cannot be trusted: {problem}. Nobody acts on that"
+        " restore until the object is brought back, from the second store or as an older version of it; others go on."
+        " Do not delete the object alone: the one before it would count then. What the restore keeps beside the live"
+        f" database, under names that end with {ids.token(restore_id)}, stays until somebody drops it.",
+        metadata={"key": key, "restore_id": restore_id},
+    )
 
 
 def _unknown(restore_id: str) -> errors.RestoreNotFound:

@@ -12,11 +12,12 @@ from llm_schema_registry.objects.finishing import to_the_end
 from llm_schema_registry.operations import ids
 from llm_schema_registry.operations.operation import OperationKind, Subject
 from llm_schema_registry.operations.operations import Running
+from services.backup.domain import layout
 from services.backup.domain.forks import LineUnknown, known_lines, shared_position
 from services.backup.domain.layout import SegmentKey
 from services.backup.domain.model import Epoch, Head, Level, Place, StoredChange, Verification
 from services.backup.domain.restore import LossWindow, Restore, RestoreState
-from services.backup.domain.targets import Base, Cut, Known, Latest, RestorePlan, Target, Unreachable, plan
+from services.backup.domain.targets import AtTime, Base, Cut, Known, Latest, RestorePlan, Target, Unreachable, plan
 from services.backup.ports import Places
 from services.backup.usecases.archive import Archive, Heartbeat
 from services.backup.usecases.catalog import Entry, Listing
@@ -37,7 +38,8 @@ class Survey:
     """All that is known of the history: backups, archive, and the live database when it can be read.
 
     stranger: where a database stands that has the live name and holds another registry. unreadable: why the one that
-    has the live name cannot be read; empty when it can, or when there is none.
+    has the live name cannot be read; empty when it can, or when there is none. unknown: the newest segments of lines
+    that nothing which can be read tells of.
     """
 
     listing: Listing
@@ -46,6 +48,7 @@ class Survey:
     epochs: tuple[Epoch, ...]
     stranger: Head | None = None
     unreadable: str = ""
+    unknown: tuple[SegmentKey, ...] = ()
 
     @property
     def lines(self) -> dict[int, Epoch]:
@@ -60,6 +63,20 @@ class Survey:
                 " restore onto this registry's own server, or under another database name.",
                 metadata={"database_cluster_id": self.stranger.cluster_id},
             )
+
+    def require_newest(self) -> None:
+        """Raises errors.BackupDamaged when there is a line newer than all that are known: nobody can tell what the
+        newest state is."""
+        newest = max((line.id for line in self.epochs), default=0)
+        for key in self.unknown:
+            if key.epoch > newest:
+                name = layout.segment(key.epoch, key.first, key.last)
+                raise errors.BackupDamaged(
+                    f"{name} cannot be read, nor can those before it, and nothing else tells of epoch {key.epoch}, the"
+                    " newest one: bring them back, from the second store or as older versions of them, or name a place,"
+                    " a backup, or a time of an earlier epoch as the target.",
+                    metadata={"key": name},
+                )
 
     def without_live(self) -> Survey:
         """What would be known if the database were gone."""
@@ -143,32 +160,33 @@ class Prepare:
         cluster = await self._repository.cluster_id()
         stranger = live if live is not None and cluster is not None and live.cluster_id != cluster else None
         live = None if stranger is not None else live
-        return Survey(listing, beat, live, await self._lines(listing, beat, live), stranger, unreadable)
+        lines, unknown = await self._lines(listing, beat, live)
+        return Survey(listing, beat, live, lines, stranger, unreadable, unknown)
 
-    async def _lines(self, listing: Listing, beat: Heartbeat | None, live: Head | None) -> tuple[Epoch, ...]:
-        """All lines of history, by number. Raises errors.BackupDamaged when two tell differently of one."""
-        journaled = [restore.line for restore in await self._journal.list()]
+    async def _lines(
+        self, listing: Listing, beat: Heartbeat | None, live: Head | None
+    ) -> tuple[tuple[Epoch, ...], tuple[SegmentKey, ...]]:
+        """All lines of history, by number, and the newest segments of those of which nothing is known. Raises
+        errors.BackupDamaged when two tell differently of one."""
+        journaled = [restore.line for restore in (await self._journal.history()).told]
         sources = [
             *(entry.manifest.facts.head.epochs for entry in listing.entries),
             beat.epochs if beat else (),
             live.epochs if live else (),
             [line for line in journaled if line is not None],
         ]
+        unknown: list[SegmentKey] = []
         try:
             lines = known_lines(*sources)
             # An abandoned line may have left its traces in the archive alone.
-            for epoch, newest in (await self._newest_segments()).items():
+            for epoch, newest in (await self.archive.newest()).items():
                 if epoch not in lines:
-                    lines = known_lines(lines.values(), (await self.archive.read(newest))[0].epochs)
+                    segment, _ = await self.archive.first_read(newest)
+                    unknown += [] if segment else [newest[0]]
+                    lines = known_lines(lines.values(), segment.epochs if segment else ())
         except ValueError as error:
             raise errors.BackupDamaged(f"The store and the database contradict each other: {error}.") from None
-        return tuple(lines[number] for number in sorted(lines))
-
-    async def _newest_segments(self) -> dict[int, SegmentKey]:
-        newest: dict[int, SegmentKey] = {}
-        async for key in self.archive.keys():
-            newest[key.epoch] = key
-        return newest
+        return tuple(lines[number] for number in sorted(lines)), tuple(unknown)
 
     async def _look(self, *, to_swap: bool) -> tuple[Head | None, str]:
         """Where the live database stands, and why that cannot be read. Both are empty when there is none."""
@@ -189,8 +207,10 @@ class Prepare:
         """The way to the target. Raises errors.TargetUnreachable, which says what can be reached.
 
         base_id: the backup to begin from; empty for the newest one before the target, of which a doubtful one is the
-        last choice.
+        last choice. Raises errors.BackupDamaged for a target of a newest epoch that nobody knows.
         """
+        if isinstance(target, Latest) or (isinstance(target, AtTime) and target.epoch is None):
+            survey.require_newest()
         entries = [entry for entry in survey.listing.entries if not base_id or entry.id == base_id]
         spans = await self.archive.spans()
         beat = survey.heartbeat
@@ -452,7 +472,10 @@ class Prepare:
         for name in existing:
             if name == self._places.live or name != self._places.scratch(name[-ids.TOKEN_LENGTH :]):
                 continue
-            owner = await self._journal.get(owners[name]) if name in owners else None
+            try:
+                owner = await self._journal.get(owners[name]) if name in owners else None
+            except errors.BackupDamaged:
+                continue  # Nobody knows whether it is needed.
             if owner is None or owner.state in _OVER:
                 await self._scratch.drop(name)
                 dropped.append(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -13,6 +14,7 @@ from services.backup.ports import Source
 from services.backup.usecases.archive import Archive, Heartbeat
 from services.backup.usecases.audit import ArchiveAudit
 from services.backup.usecases.catalog import Catalog, Listing
+from services.backup.usecases.journal import Journal
 from services.backup.usecases.ship import Ship
 
 ASK_SECONDS = 5.0
@@ -64,13 +66,14 @@ class StoreStatus:
 
 @dataclass(frozen=True, slots=True)
 class NamedStore:
-    """A store with what an operator calls it."""
+    """A store with what an operator calls it. journal: None where it holds a copy of one."""
 
     name: str
     location: str
     store: ObjectStore
     catalog: Catalog
     audit: ArchiveAudit
+    journal: Journal | None = None
 
 
 class Status:
@@ -113,7 +116,9 @@ class Status:
                 if audited := await named.audit.known():
                     breaks = tuple(str(each) for each in audited.breaks)
                     status = replace(status, audited=audited.ended, breaks=breaks)
-                return _with_backups(status, await named.catalog.listing(), await named.audit.check())
+                lost = (await named.journal.history()).lost if named.journal else ()
+                broken = [*filter(None, [await named.audit.check()]), *(each.problem for each in lost)]
+                return _with_backups(status, await named.catalog.listing(), broken)
         except errors.Error as failed:
             problem = failed.message
         except TimeoutError:
@@ -146,10 +151,10 @@ class Status:
         return max(0.0, (now - pending[0].time).total_seconds()) if pending else 0.0
 
 
-def _with_backups(status: StoreStatus, listing: Listing, broken: str | None) -> StoreStatus:
-    """The status with what is in the store, and what is wrong with that. broken: the archive, and where."""
+def _with_backups(status: StoreStatus, listing: Listing, broken: Sequence[str]) -> StoreStatus:
+    """The status with what is in the store, and what is wrong with that. broken: of the archive and the journal."""
     problems = [] if status.capabilities is None or status.capabilities.conditional_writes else [ONE_REPLICA]
-    problems += [broken] if broken else []
+    problems += broken
     damaged = [entry.id for entry in listing.entries if entry.evidence and not entry.evidence[0].passed]
     problems += [f"backup {backup_id} was found damaged when it was verified last" for backup_id in damaged]
     problems += listing.problems

@@ -44,6 +44,8 @@ CATCH_UP_CHANGES = 50
 CATCH_UP_LESS = 0.7
 """Of the round before: while a round has fewer changes than that, another one is worth its time."""
 SCHEMA_ID_MAX = 2**31 - 1
+UNREAD_MAX = 3
+"""Objects that cannot be read, of those that are told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,7 @@ class Swap:
         if isinstance(restore.target, Latest) and survey.live is not None:
             async with running.step("catch up"):
                 await self._catch_up(restore)
-        used = await self._used_schema_ids()
+        used = await self._used_schema_ids(running)
         # Started before the fence: a program takes longer to start than all that follows.
         async with places.writer(restore.scratch) as writer:
             began = clock.monotonic()
@@ -262,7 +264,7 @@ class Swap:
         # First of all: a live database that was left closed by a process that ended is open then.
         if (await places.head(restore.aside)).epoch == restore.new_epoch:
             await places.set_fenced(places.live, fenced=True)
-        used = await self._used_schema_ids()
+        used = await self._used_schema_ids(running)
         async with places.writer(restore.aside) as writer:
             began = clock.monotonic()
             async with running.step("fence") as say:
@@ -448,14 +450,24 @@ class Swap:
     async def _next_epoch(self, head: Head) -> int:
         """A number for a line that nobody ever heard of."""
         survey = await self.prepare.survey()
-        archived, _ = await self.prepare.archive.known()
-        journaled = [restore.new_epoch or 0 for restore in await self.journal.list()]
-        return 1 + max(archived, head.epoch, *journaled, *(line.id for line in survey.epochs), 0)
+        archived, history = await self.prepare.archive.known(), await self.journal.history()
+        journaled = [restore.new_epoch or 0 for restore in history.told]
+        known = max(archived.epoch, head.epoch, *journaled, *(line.id for line in survey.epochs), 0)
+        return 1 + known + history.unread
 
-    async def _used_schema_ids(self) -> int:
-        """The highest schema id that the store knows to have been given, or passed over by an earlier swap."""
-        _, archived = await self.prepare.archive.known()
-        return max(archived, *(restore.next_schema_id or 0 for restore in await self.journal.list()), 0)
+    async def _used_schema_ids(self, running: Running) -> int:
+        """The highest schema id that the store knows to have been given, or passed over by an earlier swap; what cannot
+        be read of that is told, and more ids are passed over for it."""
+        archived, history = await self.prepare.archive.known(), await self.journal.history()
+        if archived.unread or history.lost:
+            async with running.step("numbers") as say:
+                unread = [
+                    *(f"{name} cannot be read" for name in archived.unread),
+                    *(each.problem for each in history.lost),
+                ]
+                say(f"further schema ids are passed over: {'; '.join(unread[:UNREAD_MAX])}")
+        known = max(archived.schema_id, *(restore.next_schema_id or 0 for restore in history.told), 0)
+        return known + history.unread * (1 + self._rules.id_margin)
 
     def _next_schema_id(self, used: int, *heads: Head | None) -> int:
         """A schema id above every one that may ever have been given."""

@@ -10,7 +10,7 @@ from llm_schema_registry.admin.v1 import maintenance_pb2
 from llm_schema_registry.admin.v1 import maintenance_service_pb2 as pb
 from llm_schema_registry.cli import db_views, dry_run, operation_results
 from llm_schema_registry.cli.db import Analyze, Planned
-from llm_schema_registry.cli.exit_codes import ExitCode
+from llm_schema_registry.cli.exit_codes import ExitCode, UsageFault
 from llm_schema_registry.cli.messages import as_document
 from llm_schema_registry.cli.operation_wait import begun, followed
 from llm_schema_registry.cli.output import counted
@@ -22,6 +22,7 @@ LISTING = "llmsr operation list"
 
 async def vacuum(session: Session, options: Planned) -> ExitCode:
     """Vacuums, or shows the tables with their dead rows. REFUSED when one was passed over."""
+    _require_fit(options)
     async with session.connection.admin() as admin:
         if options.apply:
             request = pb.VacuumRequest(tables=options.tables or [], request_id=options.request_id)
@@ -50,6 +51,7 @@ async def analyze(session: Session, options: Analyze) -> ExitCode:
 
 async def reindex(session: Session, options: Planned) -> ExitCode:
     """Reindexes, or shows the indexes with their bloat. REFUSED when one was passed over."""
+    _require_fit(options)
     async with session.connection.admin() as admin:
         if options.apply:
             request = pb.ReindexRequest(tables=options.tables or [], request_id=options.request_id)
@@ -59,6 +61,12 @@ async def reindex(session: Session, options: Planned) -> ExitCode:
     indexes = [one for one in answer.bloats if one.index and (not options.tables or one.table in options.tables)]
     _plan_reindex(session, indexes)
     return ExitCode.FINE
+
+
+def _require_fit(options: Planned) -> None:
+    """Raises UsageFault for options that only go with --apply."""
+    if not options.apply and (options.request_id or options.no_wait):
+        raise UsageFault("--request-id and --no-wait go with --apply: without it nothing is begun.")
 
 
 def _plan_reindex(session: Session, indexes: Sequence[maintenance_pb2.Bloat]) -> None:

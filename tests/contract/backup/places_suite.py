@@ -207,6 +207,7 @@ class PlacesSuite:
         assert refusal.value.metadata["position"] == str(stranger.position)
         assert (await site.places.head(name)).position == facts.head.position
 
+    @pytest.mark.regression("B4")
     async def test_damaged_dump(self, site: Site) -> None:
         """A dump that is cut off fails, and the place can be dropped and made again."""
         name = site.places.scratch(TOKEN)
@@ -322,6 +323,7 @@ class PlacesSuite:
 
         assert set(await places.existing()) == {places.live, incoming, aside}
 
+    @pytest.mark.regression("B5")
     async def test_failed_swap_serves_on(self, site: Site) -> None:
         """A swap that fails at any point leaves a live registry that can be reached."""
         for failpoint in site.failpoints:
@@ -451,12 +453,13 @@ class PlacesSuite:
             encoding="LATIN1",
             extensions=(*facts.extensions, ("no_such_extension", "1.0")),
             database_bytes=1 << 60,
+            roles=(*facts.roles, "No such role"),
         )
 
         assert await site.places.preflight(facts) == []
         problems = "\n".join(await site.places.preflight(strange))
 
-        for word in ("99.1", "LATIN1", "no_such_extension"):
+        for word in ("99.1", "LATIN1", "no_such_extension", "the role No such role, which"):
             assert word in problems
         assert (str(int((1 << 60) * 1.3)) in problems) == site.tells_room
 

@@ -274,6 +274,7 @@ async def test_any_structure_shows(content_url: str, change: str) -> None:
     assert (after.access_sha256, after.tables) == (before.access_sha256, before.tables)
 
 
+@pytest.mark.regression("B9")
 async def test_grants_and_owners_survive(
     role: str, content_url: str, source: PostgresSource, database_url: str, restore: Restore
 ) -> None:
@@ -298,6 +299,44 @@ async def test_grants_and_owners_survive(
 
     assert len(digests) == 8
     assert held(await facts_of(database_url)) == held(taken)
+    assert role in taken.roles
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "GRANT SELECT ON registry.schemas TO {}",
+        "GRANT SELECT (name) ON registry.subjects TO {}",
+        "ALTER TABLE registry.changes OWNER TO {}",
+        "GRANT EXECUTE ON FUNCTION registry.refuse TO {}",
+        "GRANT USAGE ON SCHEMA registry TO {}",
+        "GRANT USAGE ON SEQUENCE registry.schema_ids TO {}",
+        "ALTER DEFAULT PRIVILEGES IN SCHEMA registry GRANT SELECT ON TABLES TO {}",
+        "CREATE POLICY one ON registry.subjects TO {}",
+    ],
+)
+async def test_roles_that_a_restore_needs(role: str, content_url: str, statement: str) -> None:
+    """Whoever owns something, or has a right, is told by name, the owner of everything as well; nobody else is."""
+    before = (await facts_of(content_url)).roles
+
+    with psycopg.connect(content_url) as connection:
+        connection.execute(statement.format(role).encode())
+        (owner,) = connection.execute("SELECT pg_get_userbyid(nspowner) FROM pg_namespace WHERE nspname = 'registry'")
+    roles = (await facts_of(content_url)).roles
+
+    assert owner[0] in before
+    assert roles == tuple(sorted({*before, role}))
+
+
+async def test_roles_of_an_extension_are_not_needed(role: str, content_url: str) -> None:
+    """What an extension owns comes with it, wherever it was made."""
+    before = (await facts_of(content_url)).roles
+
+    with psycopg.connect(content_url) as connection:
+        connection.execute(b"CREATE EXTENSION pg_trgm SCHEMA registry")
+        connection.execute(f"ALTER FUNCTION registry.similarity OWNER TO {role}".encode())
+
+    assert (await facts_of(content_url)).roles == before
 
 
 async def test_facts_of_no_registry(database_url: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -15,6 +16,7 @@ import pytest
 from deploy.local.postgres import Postgres as Server
 from llm_schema_registry.backup.v1 import backup_service_pb2, restore_pb2
 from llm_schema_registry.backup.v1 import restore_service_pb2 as pb
+from services.backup.domain import layout
 from tests import registry_tools
 from tests.fix_backup import BackupCalls, MakeBackupService, database_of, fill
 from tests.fix_fault_table import FaultTable
@@ -54,6 +56,35 @@ async def test_latest_restore_loses_nothing(backup: BackupCalls, filled_registry
     assert active.new_epoch == 2
     assert active.place.position == 8
     await asyncio.to_thread(fill, filled_registry, "after", 1)
+
+
+async def test_a_rotten_entry_of_another_restore(
+    filled_registry: Service, make_backup_service: MakeBackupService, tmp_path: Path
+) -> None:
+    """A restore whose record in the journal has rotten is not shown, and what is asked of it is refused with the object
+    and the remedy, which the store's status tells too; another one is planned, prepared and swapped in."""
+    service = make_backup_service(database_of(filled_registry))
+    async with calls(service) as backup:
+        await make_backup(backup)
+        lost = await prepare(backup)
+        await backup.restores.ReleaseRestore(pb.ReleaseRestoreRequest(restore_id=lost.id))
+    entry = max((tmp_path / "store" / layout.restore(lost.id)).iterdir())
+    entry.chmod(0o600)
+    entry.write_bytes(entry.read_bytes()[:-20])
+    key = str(entry.relative_to(tmp_path / "store"))
+
+    async with calls(service) as backup:
+        (store,) = (await backup.backups.GetStoreStatus(backup_service_pb2.GetStoreStatusRequest())).stores
+        _, error = await refused(backup.restores.GetRestore(pb.GetRestoreRequest(restore_id=lost.id)))
+        await backup.restores.PrepareRestore(pb.PrepareRestoreRequest(target=LATEST, validate_only=True))
+        active = await activate(backup, (await prepare(backup)).id)
+        listed = (await backup.restores.ListRestores(pb.ListRestoresRequest())).restores
+
+    assert (error.reason, error.metadata["key"]) == ("BACKUP_DAMAGED", key)
+    assert "brought back" in error.message
+    assert key in store.problem
+    assert [each.id for each in listed] == [active.id]
+    assert service.log.count("restore passed over") >= 1
 
 
 async def test_restore_to_a_backup_asks_for_confirmation(backup: BackupCalls, filled_registry: Service) -> None:

@@ -81,6 +81,16 @@ def test_unknown_tables_are_refused(maintained: Maintained, verb: list[str]) -> 
     assert "changes, epochs, head" in ran.stderr
 
 
+@pytest.mark.parametrize("verb", ["vacuum", "reindex"])
+@pytest.mark.parametrize("option", [["--no-wait"], ["--request-id", "one"]])
+def test_what_goes_with_apply_alone_is_refused(verb: str, option: list[str]) -> None:
+    """Status 2 for an option that a dry run would have to ignore."""
+    ran = run_here("db", verb, *option)
+
+    assert ran.status == 2
+    assert "go with --apply" in ran.stderr
+
+
 def test_nobody_there_is_unreachable() -> None:
     """Status 3 when the admin service does not answer."""
     ran = run_here("db", "stats", "--admin-target", "127.0.0.1:1", "--timeout", "1")

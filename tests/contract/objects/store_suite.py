@@ -23,6 +23,7 @@ from llm_schema_registry.objects.store import (
     ObjectTooLarge,
     Placement,
 )
+from tests.fix_fault_table import FaultTable
 
 PIECE_BYTES = 1024 * 1024
 LARGE = random.Random(4).randbytes(PART_BYTES_MIN + 12_345)
@@ -221,7 +222,7 @@ class UploadSuite:
             position += part.size_bytes
         assert position == len(LARGE) == stored.size_bytes
 
-    async def test_single_bytes(self, object_store: ObjectStore) -> None:
+    async def test_single_bytes(self, object_store: ObjectStore, fault_table: FaultTable) -> None:
         """Writes may bring one byte, or none."""
         async with object_store.upload("key") as upload:
             for byte in b"a few bytes":
@@ -231,6 +232,7 @@ class UploadSuite:
 
         assert (await object_store.get("key"))[0] == b"a few bytes"
         assert [(part.number, part.size_bytes) for part in parts] == [(1, 11)]
+        fault_table("T30", f"writes of one byte and of none, {type(object_store).__name__}", "the same bytes")
 
     async def test_empty(self, object_store: ObjectStore) -> None:
         """An upload of nothing is an empty object of one empty part."""
@@ -430,6 +432,7 @@ class ListSuite:
         assert await keys(object_store, "a", after="a-b") == ["a/b", "a/d"]
         assert await keys(object_store, after="zz") == []
 
+    @pytest.mark.regression("B7")
     async def test_pages(self, object_store: ObjectStore) -> None:
         """A listing is complete, also when it takes several pages."""
         names = [f"folder-{number % 3}/{number:03}" for number in range(40)]

@@ -357,7 +357,7 @@ async def test_completed_object_that_differs(store: S3Store, proxy: FaultProxy) 
 
 
 async def test_memory_behind_a_stalled_store(store: S3Store, proxy: FaultProxy) -> None:
-    """Behind a store that takes nothing the writer stops: one part fills, two wait, three travel."""
+    """Behind a store that takes nothing the writer stops: one part fills, three travel, none waits."""
     go = asyncio.Event()
     proxy.always("UploadPart", lambda: Hold(go))
     seen: list[int] = []

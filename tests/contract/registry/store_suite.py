@@ -423,8 +423,10 @@ class CommitSuite:
         await author.propose(VersionsPurged("user", (1, 2), (alone,)))
         assert set(await store.schemas([alone, shared])) == {shared}
 
+    @pytest.mark.regression("B12")
     async def test_purge_leaves_a_tombstone(self, store: Store) -> None:
-        """A purged version and its text are gone; its number, its id and its identity stay taken."""
+        """A purged version and its text are gone; its number, its id and its identity stay taken, and so does the
+        history, of which nothing is deleted with them."""
         author = Author(store)
         event = await author.register("user", "1")
         await author.delete("user", 1)
@@ -439,6 +441,7 @@ class CommitSuite:
         basis = await store.basis("user", event.schema.identity)
         assert (basis.schema_id, basis.schema_purged, basis.next_number) == (event.schema.id, True, 2)
         assert (await store.head()).purge_position == change.position
+        assert await positions(store) == [1, 2, 3]
 
     async def test_purged_content_comes_back(self, store: Store) -> None:
         """A purged content that is registered again has its old id, and text and references as of now."""

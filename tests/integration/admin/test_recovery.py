@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import AsyncIterator
+from datetime import datetime
 from pathlib import Path
 
 import psycopg
@@ -29,6 +30,9 @@ from tests.fix_service import Service
 from tests.recovery_site import DONE, SKIPPED, STEPS, Site, site, states
 from tests.restore_site import Ledger, load, make_backup, serves
 
+SURELY_LATER = 1_000_000
+"""A position that no test reaches."""
+
 
 @pytest_asyncio.fixture
 async def place(
@@ -43,18 +47,35 @@ async def place(
         yield made
 
 
-async def damage(url: str) -> None:
-    """Rows disappear, and no change says so."""
+async def damage(url: str) -> datetime:
+    """Rows disappear, and no change says so; the moment just before."""
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        cursor = await connection.execute("SELECT clock_timestamp()")
+        [(moment,)] = await cursor.fetchall()
         await connection.execute("DELETE FROM registry.version_references")
         await connection.execute("DELETE FROM registry.versions WHERE subject LIKE 'filled-%'")
+    assert isinstance(moment, datetime)
+    return moment
+
+
+def reads_until_the_switch(place: Site, ledger: Ledger) -> list[tuple[int, list[str]]]:
+    """Gets the reads up to the last step before the switch, once that has ended."""
+    found: list[tuple[int, list[str]]] = []
+
+    def ended(step: str) -> None:
+        if step == "integrity":
+            found.append(ledger.reads_so_far())
+
+    place.on_step = ended
+    return found
 
 
 async def test_damaged_data_under_load(place: Site) -> None:
-    """Rows that were deleted behind the registry's back come back, and everything that was acknowledged is there: reads
-    and writes go on but for the fence, the ten steps are seen, RPO and RTO are measured, and watchers of the old epoch
-    are told to resync."""
+    """Rows that were deleted behind the registry's back come back, and everything that was acknowledged is there: every
+    read is served until the swap, writes go on but for the fence, the ten steps are seen, RPO and RTO are measured, and
+    watchers of the old epoch are told to resync."""
     url, ledger = database_of(place.registry), Ledger()
+    until_the_switch = reads_until_the_switch(place, ledger)
     await make_backup(place.backup)
     async with RegistryClient(place.registry.target) as client:
         calls = Registry(client)
@@ -80,7 +101,41 @@ async def test_damaged_data_under_load(place: Site) -> None:
     assert count == 5
     assert await ledger.lost(url) == {}
     assert ledger.twice == []
+    [(reads, failed)] = until_the_switch
+    assert (reads > 0, failed) == (True, [])
     assert (await registry_tools.run(url, "check")).result["problems"] == []
+
+
+async def test_back_to_just_before_the_damage(place: Site) -> None:
+    """Under load the registry goes back to the moment before rows were deleted: what was acknowledged before that
+    moment is there, what was written since is lost as confirmed, no id is given twice, and every read is served until
+    the swap."""
+    url, ledger = database_of(place.registry), Ledger()
+    until_the_switch = reads_until_the_switch(place, ledger)
+    await make_backup(place.backup)
+    async with load(place.registry.target, ledger, "load", writers=2, readers=1):
+        await asyncio.sleep(1)
+        before = dict(ledger.ids)
+        moment = await damage(url)
+        await serves(place.registry, ledger, "since")
+        await place.archived(await registry_tools.value(url, "SELECT position FROM registry.head"))
+        target = restore_pb2.RestoreTarget()
+        target.time.FromDatetime(moment)
+        stopped = await place.failed(await place.start(target))
+        allowed = f"{stopped.metadata['changes']}@1/{SURELY_LATER}"
+        recovery = await place.done(await place.resume(stopped.metadata["recovery_id"], allowed))
+        await serves(place.registry, ledger, "after")
+    lost = await ledger.lost(url)
+
+    assert isinstance(stopped, errors.LossWindowChanged)
+    assert recovery.state == recovery_pb2.RECOVERY_STATE_DONE
+    assert lost
+    assert lost.keys().isdisjoint(before)
+    assert any(json.loads(text)["title"].startswith("since") for text in lost.values())
+    assert ledger.twice == []
+    assert await registry_tools.value(url, "SELECT count(*) FROM registry.versions WHERE subject LIKE 'filled-%'") == 5
+    assert until_the_switch
+    assert all(reads > 0 and failed == [] for reads, failed in until_the_switch)
 
 
 @pytest.mark.slow

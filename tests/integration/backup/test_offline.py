@@ -128,10 +128,12 @@ def left_over(
     url = prepare_database(server, "old-password")
     assert offline.main(["keygen", str(folder / "keys")]) == 0
     left = Disaster(folder / "store", folder / "keys", [])
+    both = f"{left.keys / 'recipient.key'}:{left.keys / 'offline.pub.pem'}"
+    recipients = {"SCHEMA_REGISTRY__BACKUP__KEY_PATHS": both}
     (folder / "registry").mkdir()
     (folder / "backup").mkdir()
     registry = Service(folder / "registry", environment(url, None, {}))
-    backup = Service(folder / "backup", left.environment(url), "backup")
+    backup = Service(folder / "backup", left.environment(url) | recipients, "backup")
     try:
         registry.start()
         backup.start()
@@ -320,6 +322,51 @@ def test_restore_onto_a_fresh_server(
         assert schemas.register("new", '{"title": "new"}') > ARCHIVED + LOST
 
 
+def test_a_bucket_and_what_was_taken_away_restore(
+    disaster: Disaster, fresh: Fresh, make_service: MakeService, tmp_path: Path
+) -> None:
+    """On a new machine that has the bucket, the offline key and the public signing key, and nothing else of before,
+    everything is read, verified and restored; a new signing key signs from there on."""
+    away = tmp_path / "away"
+    away.mkdir()
+    for name in ("offline.pem", "signing.pub.pem"):
+        (disaster.keys / name).rename(away / name)
+    shutil.rmtree(disaster.keys)
+    disaster.options = {
+        "backup__signing_key_path": "",
+        "backup__trusted_key_paths": away / "signing.pub.pem",
+        "backup__key_paths": away / "offline.pem",
+    }
+    before = {path for path in disaster.store.rglob("*.json") if "verifications" in path.parts}
+    read = [disaster.run(*each) for each in (["list"], ["rebuild-catalog"], ["verify", disaster.backups[0]])]
+    refused = disaster.run("restore", "--latest", url=fresh.url)
+    assert offline.main(["keygen", str(tmp_path / "new")]) == 0
+    disaster.options["backup__signing_key_path"] = tmp_path / "new" / "signing.pem"
+
+    restored = disaster.run("restore", "--latest", url=fresh.url)
+
+    assert [each.status for each in read] == [0, 0, 0], [each.output for each in read]
+    assert read[2].lines[0]["passed"]
+    assert {path for path in disaster.store.rglob("*.json") if "verifications" in path.parts} == before
+    assert (refused.status, "keygen" in refused.notes) == (2, True)
+    assert restored.status == 0, restored.output
+    registry = make_service(fresh.url)
+    registry.start()
+    assert len(subjects(registry)) == ARCHIVED
+
+
+def test_without_the_public_key_that_signed_nothing_is_trusted(disaster: Disaster, tmp_path: Path) -> None:
+    """With a new signing key alone every manifest is refused, and the settings without any key are."""
+    assert offline.main(["keygen", str(tmp_path / "new")]) == 0
+    disaster.options["backup__signing_key_path"] = tmp_path / "new" / "signing.pem"
+    strange = disaster.run("list")
+    disaster.options["backup__signing_key_path"] = ""
+    without = disaster.run("list")
+
+    assert (strange.status, strange.lines) == (1, [])
+    assert (without.status, "backup.signing_key_path" in without.notes) == (2, True), without.notes
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_restore_over_a_live_registry(disaster: Disaster, fresh: Fresh, make_service: MakeService) -> None:
@@ -448,7 +495,9 @@ def test_new_keys(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     status = offline.main(["keygen", str(folder)])
 
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
-    assert (status, json.loads(capfd.readouterr().out)["folder"]) == (0, str(folder))
+    said = json.loads(capfd.readouterr().out)
+    assert (status, said["folder"]) == (0, str(folder))
+    assert all(name in said["take_away"] for name in ("offline.pem", "signing.pub.pem"))
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert {modes.pop("signing.pub.pem"), modes.pop("offline.pub.pem")} == {0o644}
     assert modes == {"signing.pem": 0o600, "recipient.key": 0o600, "offline.pem": 0o600}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 import redis
 
 from llm_schema_registry.client import ControlClient, RegistryClient
@@ -15,6 +16,7 @@ from tests.fix_valkey import OwnValkey
 CONTROL = [("authorization", f"Bearer {CONTROL_TOKEN}")]
 
 
+@pytest.mark.regression("B9")
 async def test_both_caches_are_flushed(
     make_service: MakeService, database_url: str, own_valkey: Callable[[], OwnValkey]
 ) -> None:

@@ -345,6 +345,7 @@ async def test_loss_must_be_confirmed(admin: Admin, world: World) -> None:
     assert (done.state, done.recovery_point_seconds) == (RecoveryState.DONE, 300.0)
 
 
+@pytest.mark.regression("B10")
 async def test_dry_run_changes_nothing(admin: Admin, world: World) -> None:
     """A plan says what each step would do, with what it takes; nothing is begun and no recovery is on record."""
     world.changes = 3
@@ -486,6 +487,7 @@ async def test_what_was_restored_is_gone(admin: Admin, world: World) -> None:
     assert world.count(Prepare) == 2
 
 
+@pytest.mark.regression("B11")
 async def test_a_smoke_test_that_fails_can_be_gone_back_on(admin: Admin, world: World) -> None:
     """What does not pass stands still behind the swap; aborted, the replaced database serves again."""
     world.smokes = False
@@ -511,3 +513,20 @@ async def test_a_preflight_that_fails_leaves_nothing_open(admin: Admin, world: W
     assert refused.error is not None
     assert refused.error.reason == "PEER_UNREACHABLE"
     assert done.error is None
+
+
+async def test_a_rotten_record_does_not_block_another_recovery(tmp_path: Path, world: World) -> None:
+    """One whose record rots while it is open is not gone on with, which names the object; a new one is done."""
+    two, left = await died(tmp_path, world, "recovery.fence.acted")
+    newest = max((tmp_path / "recoveries" / left).iterdir())
+    newest.write_bytes(b"\0")
+    two = Admin(tmp_path, world, "two")
+
+    for act in (two.resume, two.abort):
+        with pytest.raises(errors.BackupDamaged, match=newest.name):
+            await act(left)
+    ended = await two.start()
+
+    assert ended.error is None
+    assert [each.state for each in await two.recover.list()] == [RecoveryState.DONE]
+    assert world.serves == "new"

@@ -58,6 +58,23 @@ async def test_what_is_not_there(journal: RecoveryJournal, tmp_path: Path) -> No
         await journal.get(ID)
 
 
+async def test_a_lost_recovery_is_passed_over(tmp_path: Path) -> None:
+    """A recovery whose newest entry cannot be read is told once and not listed: the one before it does not count."""
+    told: list[str] = []
+    journal = RecoveryJournal(
+        DirectoryStore(tmp_path), system_dice, lambda event, **facts: told.append(f"{event} {facts['recovery_id']}")
+    )
+    other = await journal.write(replace(BEGUN, id=f"{ID[:-1]}D"))
+    await journal.write(await journal.write(BEGUN))
+    (tmp_path / "recoveries" / ID / "000002.json").write_bytes(b"\0")
+
+    listed = [await journal.list() for _ in range(2)]
+
+    assert listed == [[other], [other]]
+    assert told == [f"recovery passed over {ID}"]
+    assert ["000002" in each for each in await journal.lost()] == [True]
+
+
 async def test_old_plans_go(tmp_path: Path) -> None:
     """A plan is kept as long as its operation, and not longer; a recovery is kept for ever."""
     clock = HandClock()

@@ -9,6 +9,7 @@ import pytest
 from llm_schema_registry.objects.directory import DirectoryStore
 from llm_schema_registry.operations.operations import Operations
 from services.admin.domain.system import Health, State, SystemStatus
+from services.admin.usecases.recovery_journal import RECOVERIES, RecoveryJournal
 from services.admin.usecases.status import PROBLEMS_MAX, Status
 from services.admin.usecases.steer import Steer
 from services.backup.adapters.recipients import system_dice
@@ -28,10 +29,10 @@ def peers() -> StandInPeers:
 async def look(folder: Path, peers: StandInPeers, protections: StandInProtections | None = None) -> SystemStatus:
     """The status."""
     clock = HandClock()
-    operations = Operations(
-        DirectoryStore(folder / "store", clock.now), clock, system_dice, "admin-1", lambda *_, **__: None
-    )
-    return await Status(peers, protections or StandInProtections(), operations, clock).system()
+    store = DirectoryStore(folder / "store", clock.now)
+    operations = Operations(store, clock, system_dice, "admin-1", lambda *_, **__: None)
+    journal = RecoveryJournal(store, system_dice)
+    return await Status(peers, protections or StandInProtections(), operations, journal, clock).system()
 
 
 async def test_all_well(tmp_path: Path, peers: StandInPeers) -> None:
@@ -98,3 +99,16 @@ async def test_what_a_replica_could_not_flush_is_told(peers: StandInPeers) -> No
 
     assert first.problem == "registry at registry-1:1 kept entries: redis: it does not answer"
     assert "does not answer" in second.problem
+
+
+async def test_a_lost_recovery_is_named(tmp_path: Path, peers: StandInPeers) -> None:
+    """A recovery whose record cannot be read is a problem that names the object and says what to do."""
+    store = DirectoryStore(tmp_path / "store")
+    key = f"{RECOVERIES}01KAX7H2E9P4Z8D3F6G5J1K0MC/000003.json"
+    await store.put(key, b"{")
+
+    found = await look(tmp_path, peers)
+
+    (problem,) = found.problems
+    assert key in problem
+    assert "brought back" in problem

@@ -13,7 +13,7 @@ from services.backup.domain.documents import Signer
 from services.backup.domain.layout import SegmentKey
 from services.backup.domain.model import StoredChange
 from services.backup.domain.targets import Base, Cut, Latest, SegmentSpan, Unreachable, plan
-from services.backup.usecases.archive import Tip
+from services.backup.usecases.archive import Given, Tip
 from tests.backup_parts import CLUSTER, Parts, again, make_parts
 from tests.fix_fault_table import FaultTable
 from tests.object_faults import CutShort, Flip
@@ -256,4 +256,17 @@ async def test_known_tells_the_largest_epoch_and_id(parts: Parts) -> None:
     await ship(parts, steps=2)
     await parts.store.delete(layout.HEARTBEAT)
 
-    assert await parts.archive.known() == (1, 6)
+    assert await parts.archive.known() == Given(1, 6)
+
+
+async def test_a_rotten_end_counts_as_given(parts: Parts) -> None:
+    """Of newest segments that cannot be read the one before tells, and every change of theirs counts as an id; nothing
+    is raised."""
+    await ship(parts, steps=2)
+    await parts.store.delete(layout.HEARTBEAT)
+    parts.flip(layout.segment(1, 4, 6), 90)
+
+    assert await parts.archive.known() == Given(1, 6, (layout.segment(1, 4, 6),))
+
+    parts.flip(layout.segment(1, 1, 3), 90)
+    assert (await parts.archive.known()).schema_id == 6

@@ -192,6 +192,7 @@ async def test_rebuild_names_everything_that_is_wrong(parts: Parts) -> None:
     assert len(page["backups"]) == 3
 
 
+@pytest.mark.regression("B8")
 async def test_the_catalog_comes_back_from_the_bucket_alone(parts: Parts, fault_table: FaultTable) -> None:
     """T31: with no database and no catalog.json a new process lists every backup as it was."""
     made = [await parts.proven(), await parts.backup()]

@@ -44,6 +44,7 @@ def test_what_goes_in_comes_out(kind: str, seed: int, size: int, step: int) -> N
     assert b"".join(out) + decompressor.finish() == plain
 
 
+@pytest.mark.regression("B3")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_truncated_stream_is_noticed(kind: str) -> None:
     """A stream without its end is refused wherever it was cut off (regression B3: `gzip -t` alone is no proof)."""

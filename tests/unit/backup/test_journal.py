@@ -101,6 +101,47 @@ async def test_damaged_entry(parts: Parts, journal: Journal) -> None:
             await Journal(parts.repository).get(restore.id)
 
 
+async def test_a_lost_restore_is_passed_over(parts: Parts) -> None:
+    """A restore whose newest entry is damaged is lost: it is told once, and the others are listed. What came before it
+    is known for its numbers alone."""
+    told: list[str] = []
+    journal = Journal(parts.repository, lambda event, **facts: told.append(f"{event} {facts['restore_id']}"))
+    lost = await journal.write(begun(parts), new_epoch=7)
+    lost = await journal.write(lost, state=RestoreState.RELEASED)
+    other = await journal.write(begun(parts))
+    parts.flip(layout.restore_entry(lost.id, 2), 40)
+    journal = Journal(parts.repository, lambda event, **facts: told.append(f"{event} {facts['restore_id']}"))
+
+    found = [await journal.history() for _ in range(2)][1]
+
+    assert await journal.list() == [other]
+    assert [(each.id, each.unread, each.before and each.before.new_epoch) for each in found.lost] == [(lost.id, 1, 7)]
+    assert told == [f"restore passed over {lost.id}"]
+
+
+async def test_a_lost_restore_that_is_brought_back(parts: Parts, journal: Journal) -> None:
+    """Once its entry can be read again, a restore counts as before."""
+    restore = await journal.write(begun(parts))
+    reader = Journal(parts.repository)
+    parts.flip(layout.restore_entry(restore.id, 1), 40)
+    assert await reader.list() == []
+
+    parts.flip(layout.restore_entry(restore.id, 1), 40)
+
+    assert await reader.list() == [restore]
+
+
+async def test_what_to_do_about_a_lost_restore(parts: Parts, journal: Journal) -> None:
+    """The error names the object, and says what brings the restore back and what must not be done."""
+    restore = await journal.write(begun(parts))
+    parts.flip(layout.restore_entry(restore.id, 1), 40)
+
+    with pytest.raises(errors.BackupDamaged, match=r"brought back.*Do not delete") as refused:
+        await journal.get(restore.id)
+
+    assert refused.value.metadata["key"] == layout.restore_entry(restore.id, 1)
+
+
 async def test_entry_of_another(parts: Parts, journal: Journal) -> None:
     """An entry that was put in another one's place is refused, though its signature holds."""
     one, other = [await journal.write(begun(parts)) for _ in range(2)]

@@ -123,6 +123,7 @@ async def test_a_slot_of_a_wrong_clock_stops_nothing(parts: Parts, fault_table: 
     fault_table("T24", "slot 30 days ahead by a wrong clock", "hourly backups go on")
 
 
+@pytest.mark.regression("B13")
 async def test_two_leaders_make_one_backup_a_slot(parts: Parts, fault_table: FaultTable) -> None:
     """T17: two processes that both believe to lead make one backup of a moment."""
     other = again(parts)

@@ -103,6 +103,16 @@ def test_a_manifest_comes_back() -> None:
         assert manifest.decode(manifest.encode(each, SIGNER), [SIGNER.verifier]) == each
 
 
+def test_roles_are_told_since_a_later_version() -> None:
+    """A manifest tells the roles that a restore needs; one of before has none, and is written as it was."""
+    told = replace(SAMPLE, facts=replace(FACTS, roles=("ann", "registry")))
+
+    assert manifest.decode(manifest.encode(told, SIGNER), [SIGNER.verifier]) == told
+    assert b"roles" not in manifest.encode(SAMPLE, SIGNER)
+    with pytest.raises(ManifestInvalid, match="roles"):
+        manifest.decode(signed_body(lambda body: body["facts"].update(roles=[1])), [SIGNER.verifier])
+
+
 def test_the_same_manifest_gives_the_same_bytes() -> None:
     """Canonical JSON and Ed25519 leave nothing to chance: a repeat after a crash writes the same object."""
     assert manifest.encode(SAMPLE, SIGNER) == manifest.encode(replace(SAMPLE), SIGNER)

@@ -187,6 +187,7 @@ def test_policies_that_keep_nothing_are_refused(changes: dict[str, object]) -> N
         replace(POLICY, **changes)  # type: ignore[arg-type]
 
 
+@pytest.mark.regression("B1")
 def test_b1_hourly_backups_cover_days_and_months() -> None:
     """Regression B1: after 400 days of hourly backups there are 30 days and 12 months, and no run deleted its own."""
     start = datetime(2025, 1, 1, tzinfo=UTC)

@@ -83,6 +83,7 @@ async def test_what_goes_in_comes_out(
     assert await _all(parts, manifest) == content
 
 
+@pytest.mark.regression("B6")
 async def test_a_large_dump_takes_several_objects(parts: Parts) -> None:
     """An object ends at about its largest size, and the next one goes on."""
     made = await parts.backup()
@@ -102,6 +103,7 @@ def _places(parts: Parts, entry: Entry) -> dict[str, tuple[str, int]]:
     }
 
 
+@pytest.mark.regression("B2")
 @pytest.mark.parametrize("sealed", [True, False])
 @pytest.mark.parametrize("place", list(PLACES))
 async def test_a_flipped_bit_is_found_and_named(
