@@ -20,9 +20,10 @@ LAST_SECONDS = 5.0
 """For what is shipped when the process ends."""
 FOLLOW_SECONDS = 1.0
 """How often a process that does not ship asks for the office."""
-SHIP_TIMES = LeaseTimes(lease=5.0, renew=1.5, fence=3.5)
-"""Short, because what is written after a process is gone is archived by another one only: within seven seconds. That
-takes two small requests every 1.5 seconds."""
+SHIP_TIMES = LeaseTimes(lease=8.0, renew=2.0, fence=6.0)
+"""Short, because what is written after a process is gone is archived by another one only: within ten seconds.
+Not shorter: behind a slow store, which a backup keeps busy, a renewal may take seconds, and who cannot renew ships
+nothing."""
 
 ROUNDS_MAX = 100
 """Segments of a backlog that one step ships, one after the other."""
