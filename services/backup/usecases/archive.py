@@ -321,7 +321,16 @@ class Archive:
             newest = await self._newest(epoch, 0)
         if newest is None:
             return None
-        segment, digest = await self.read(newest)
+        try:
+            segment, digest = await self.read(newest)
+        except errors.BackupDamaged as damaged:
+            # Not done by itself: it may be good, and signed by a key that nobody named here.
+            raise errors.BackupDamaged(
+                f"{damaged.message}. Nothing is archived behind it until it is whole: bring it back, from the second"
+                " store or as an older version of it, or delete that object while the database is whole, from which"
+                " its changes are archived again.",
+                metadata=damaged.metadata,
+            ) from None
         return Tip(epoch, newest.last, digest, newest.first, segment.changes[-1])
 
     async def _newest(self, epoch: int, start: int) -> SegmentKey | None:

@@ -90,6 +90,21 @@ async def test_the_beginnings_of_epochs_are_found_without_listing_the_rest(parts
     assert await parts.archive.present(some) == {layout.segment(1, 11, 20), layout.segment(2, 1, 10)}
 
 
+async def test_a_damaged_tip_tells_what_to_do(parts: Parts) -> None:
+    """Nothing is archived behind it; deleted, as the error says, its changes are archived again."""
+    await parts.backup()
+    keys = await ship(parts, steps=3)
+    parts.flip(keys[-1], 200)
+
+    with pytest.raises(errors.BackupDamaged, match="or delete that object while the database is whole") as refused:
+        await again(parts).archive.tip(await parts.registry.head())
+    assert refused.value.metadata == {"key": keys[-1]}
+    await parts.store.delete(keys[-1])
+    await ship(parts, steps=2)
+
+    assert await replay(parts) == parts.registry.history
+
+
 async def test_an_empty_archive_begins_at_the_floor(parts: Parts) -> None:
     """What the database no longer keeps is not waited for."""
     parts.registry.write(5)
