@@ -59,6 +59,8 @@ ENDED_MAX = 200
 """Ended operations that a process remembers, in case their end could not be recorded."""
 RECORDING_SECONDS = 20.0
 """For one write of a record: shorter than the silence after which its process counts as gone."""
+END_SECONDS = 5.0
+"""How long an end waits to be recorded before it is told all the same."""
 END_ATTEMPTS_MAX = 60
 """To record how an operation ended, RECORD_SECONDS apart."""
 UNDO_SECONDS = 5.0
@@ -115,11 +117,14 @@ class Running:
         """Says what the operation works on, once that is known."""
         self._put(replace(self.operation, subject=subject))
 
-    def end(self, *, subject: Subject | None = None, error: Failed | None = None) -> None:
-        """Records the end."""
-        self._put(
-            replace(self.operation, end_time=self._clock.now(), subject=subject or self.operation.subject, error=error)
-        )
+    def outcome(self, *, subject: Subject | None = None, error: Failed | None = None) -> Operation:
+        """The operation as it ends now."""
+        subject = subject or self.operation.subject
+        return replace(self.operation, end_time=self._clock.now(), subject=subject, error=error)
+
+    def end(self, operation: Operation) -> None:
+        """Tells all who ask here how the operation ended, or that work on it is over in this process."""
+        self._put(operation)
         self.ended.set()
 
     async def change(self, told: Operation, interval_seconds: float) -> None:
@@ -381,57 +386,64 @@ class Operations:
     # One operation
 
     async def _run(self, running: Running, work: asyncio.Task[None]) -> None:
-        """Waits for the end of the work and records it. Nothing that happens to the work ends this early."""
+        """Waits for the end of the work, records it and then tells it, so that what was told stays true whatever
+        becomes of this process. Nothing that happens to the work ends this early."""
         name = running.operation.name
         self._report("operation begins", operation=name)
         recorder = asyncio.create_task(self._record_along(running), name=f"record of {name}")
         obeying = asyncio.create_task(self._obey(running, work), name=f"cancellation of {name}")
+        awaited = recorded = False
         try:
             await asyncio.wait({work})
+            awaited = True
         finally:
             recorder.cancel()
             obeying.cancel()
             await asyncio.gather(recorder, obeying, return_exceptions=True)
-            self._end(running, work)
-        if not running.operation.done:
+            outcome = self._outcome(running, work)
+            try:
+                recorded = awaited and await self._record(outcome, END_SECONDS)
+            finally:
+                self._end(running, outcome)
+        if not outcome.done:
             self._report("operation handed over", operation=name)
-            await self._record(running.operation)
             return
-        failed = running.operation.error
+        failed = outcome.error
         facts = {"reason": failed.reason, "message": failed.message} if failed else {}
         self._report("operation ended", operation=name, failed=failed is not None, **facts)
         for _ in range(END_ATTEMPTS_MAX):
-            if await self._record(running.operation):
+            if recorded:
                 return
             await asyncio.sleep(RECORD_SECONDS)
+            recorded = await self._record(outcome)
 
-    def _end(self, running: Running, work: asyncio.Task[None]) -> None:
-        """Says how the work ended, to all who ask here."""
+    def _outcome(self, running: Running, work: asyncio.Task[None]) -> Operation:
+        """How the work ended: as an operation that is done, or that another process goes on with."""
         name = running.operation.name
         failure = work.exception() if work.done() and not work.cancelled() else None
         if running.made is not None:
             # Also when it was cancelled in its last moment: nothing was undone then.
-            running.end(subject=running.made)
-        elif isinstance(failure, HandedOver):
-            del self._tasks[name]
-            running.ended.set()
-            running.changed.set()
-            return
-        elif isinstance(failure, errors.Error):
-            running.end(error=_failed(failure))
-        elif failure is not None:
-            running.end(error=_failed(errors.Internal(f"{name} failed by a defect; the log has it under that name")))
+            return running.outcome(subject=running.made)
+        if isinstance(failure, HandedOver):
+            return running.operation
+        if isinstance(failure, errors.Error):
+            return running.outcome(error=_failed(failure))
+        if failure is not None:
             self._report("operation failed by a defect", operation=name, exc_info=failure)
-        else:
-            cause = "the process ends" if self._closing else "it was cancelled"
-            undone = (
-                "What it had begun was undone." if work.done() else "What it had begun is swept by another process."
-            )
-            running.end(error=_failed(errors.OperationCancelled(f"{name} did not end: {cause}. {undone}")))
-        del self._tasks[name]
-        self._ended[name] = running.operation
+            defect = errors.Internal(f"{name} failed by a defect; the log has it under that name")
+            return running.outcome(error=_failed(defect))
+        cause = "the process ends" if self._closing else "it was cancelled"
+        undone = "What it had begun was undone." if work.done() else "What it had begun is swept by another process."
+        return running.outcome(error=_failed(errors.OperationCancelled(f"{name} did not end: {cause}. {undone}")))
+
+    def _end(self, running: Running, outcome: Operation) -> None:
+        """Says how the work ended, to all who ask here."""
+        del self._tasks[outcome.name]
+        if outcome.done:
+            self._ended[outcome.name] = outcome
         while len(self._ended) > ENDED_MAX:
             del self._ended[next(iter(self._ended))]
+        running.end(outcome)
 
     async def _obey(self, running: Running, work: asyncio.Task[None]) -> None:
         """Cancels the work when another process was asked to."""
@@ -457,13 +469,13 @@ class Operations:
                     continue
             await self._record(running.operation)
 
-    async def _record(self, operation: Operation) -> bool:
-        """Writes the record; whether it could be."""
+    async def _record(self, operation: Operation, seconds: float = RECORDING_SECONDS) -> bool:
+        """Writes the record; whether it could be, within the time."""
         try:
-            async with asyncio.timeout(RECORDING_SECONDS):
+            async with asyncio.timeout(seconds):
                 await self._store.put(keys.operation(operation.name), _encode(operation))
         except (errors.Error, TimeoutError) as failed:
-            message = str(failed) or f"the object store did not answer within {RECORDING_SECONDS:g} s"
+            message = str(failed) or f"the object store did not answer within {seconds:g} s"
             self._report("operation not recorded", operation=operation.name, message=message)
             return False
         return True

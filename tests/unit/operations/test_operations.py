@@ -252,6 +252,35 @@ async def test_an_operation_whose_process_is_gone_has_ended(replicas: Replicas) 
     assert found.error.metadata == {"instance_id": "dead"}
 
 
+async def test_an_end_is_told_once_it_is_on_record(replicas: Replicas) -> None:
+    """What somebody was told stays true when the process is killed in that moment; a store that does not answer delays
+    it for a while only."""
+    begun = await replicas.begin()
+    await replicas.recorded(begun.name, done=False)
+    reached, go = asyncio.Event(), asyncio.Event()
+    replicas.plan.add("put", Wait(reached, go))
+    replicas.go.set()
+    await reached.wait()
+
+    assert not (await replicas.one.get(begun.name)).done
+    go.set()
+    await replicas.one.wait(begun.name)
+    assert (await replicas.other.get(begun.name)).done
+
+
+async def test_a_store_that_does_not_answer_delays_an_end_for_a_while(
+    replicas: Replicas, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then it is told all the same."""
+    monkeypatch.setattr(module, "END_SECONDS", 0.01)
+    begun = await replicas.begin()
+    await replicas.recorded(begun.name, done=False)
+    replicas.plan.add("put", Wait(asyncio.Event(), asyncio.Event()))
+    replicas.go.set()
+
+    assert (await replicas.one.wait(begun.name)).error is None
+
+
 async def test_an_end_that_cannot_be_recorded_is_known_here(replicas: Replicas) -> None:
     """The store's failure does not change how an operation ended for whoever asks the process that ran it."""
     begun = await replicas.begin()
