@@ -11,8 +11,8 @@ from llm_schema_registry.client.channel import Tls
 from llm_schema_registry.kernel.clock import Clock
 from llm_schema_registry.kernel.failpoints import failpoints
 from llm_schema_registry.kernel.postgres import PostgresOptions
+from llm_schema_registry.objects.buckets import bucket
 from llm_schema_registry.objects.directory import DirectoryStore
-from llm_schema_registry.objects.s3 import open_s3
 from llm_schema_registry.objects.s3_options import s3_options
 from llm_schema_registry.objects.store import ObjectStore
 from llm_schema_registry.operations.leases import Leases
@@ -145,7 +145,7 @@ def _dice(count: int) -> bytes:
 async def _store(settings: AdminServiceSettings, stack: AsyncExitStack) -> ObjectStore:
     if settings.admin.directory is not None:
         return DirectoryStore(settings.admin.directory)
-    return await stack.enter_async_context(open_s3(s3_options(settings.s3, below=PREFIX)))
+    return await stack.enter_async_context(bucket(s3_options(settings.s3, below=PREFIX)))
 
 
 def _peers(settings: PeersSettings, tls: Tls | None) -> PeerOptions:

@@ -9,22 +9,19 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
-import aioboto3
-
 from llm_schema_registry.kernel.about import version
 from llm_schema_registry.kernel.clock import Clock
 from llm_schema_registry.kernel.failpoints import failpoints
 from llm_schema_registry.kernel.postgres import PostgresOptions
 from llm_schema_registry.kernel.settings_stores import S3Settings
+from llm_schema_registry.objects.buckets import bucket
 from llm_schema_registry.objects.directory import DirectoryStore
-from llm_schema_registry.objects.s3 import open_s3
 from llm_schema_registry.objects.s3_options import s3_options
 from llm_schema_registry.objects.store import ObjectStore
 from llm_schema_registry.operations.leases import Leases
 from llm_schema_registry.operations.operations import Operations
 from services.backup.adapters.bounded_store import BoundedStore
 from services.backup.adapters.dump_reader import PostgresDumpCheck
-from services.backup.adapters.kms import KmsRecipient
 from services.backup.adapters.postgres_places import DatabasePlaces
 from services.backup.adapters.postgres_source import PostgresSource
 from services.backup.adapters.recipients import (
@@ -187,8 +184,7 @@ async def _repository(setting: Setting, store: ObjectStore, points: Failpoints, 
         setting.report("unsafe key file", message=problem)
     recipients: list[Recipient] = [each.recipient for each in loaded]
     if backup.kms_key_id:
-        client = await stack.enter_async_context(aioboto3.Session().client("kms", **_aws(setting.settings.s3)))
-        recipients.append(KmsRecipient(client, backup.kms_key_id))
+        recipients.append(await _kms_recipient(backup.kms_key_id, setting.settings.s3, stack))
     return Repository(
         store=store,
         catalog=Catalog(store, verifiers, signing.signer),
@@ -200,6 +196,15 @@ async def _repository(setting: Setting, store: ObjectStore, points: Failpoints, 
         dice=system_dice,
         failpoints=points,
     )
+
+
+async def _kms_recipient(key_id: str, settings: S3Settings, stack: AsyncExitStack) -> Recipient:
+    # Here as in objects/buckets.py: most processes have no key service.
+    import aioboto3  # noqa: PLC0415
+
+    from services.backup.adapters.kms import KmsRecipient  # noqa: PLC0415
+
+    return KmsRecipient(await stack.enter_async_context(aioboto3.Session().client("kms", **_aws(settings))), key_id)
 
 
 def _second_hands(
@@ -227,7 +232,7 @@ def _second_hands(
 async def _primary(settings: BackupServiceSettings, stack: AsyncExitStack) -> ObjectStore:
     if settings.backup.directory is not None:
         return DirectoryStore(settings.backup.directory)
-    return BoundedStore(await stack.enter_async_context(open_s3(s3_options(settings.s3))))
+    return BoundedStore(await stack.enter_async_context(bucket(s3_options(settings.s3))))
 
 
 async def _second(settings: SecondStoreSettings, stack: AsyncExitStack) -> ObjectStore | None:
@@ -235,7 +240,7 @@ async def _second(settings: SecondStoreSettings, stack: AsyncExitStack) -> Objec
         return DirectoryStore(settings.directory)
     if settings.bucket is None:
         return None
-    return BoundedStore(await stack.enter_async_context(open_s3(s3_options(settings))))
+    return BoundedStore(await stack.enter_async_context(bucket(s3_options(settings))))
 
 
 def _aws(settings: S3Settings) -> dict[str, str | None]:

@@ -8,8 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import redis.asyncio as redis
+from typing import TYPE_CHECKING
 
 from llm_schema_registry.kernel.about import version
 from llm_schema_registry.kernel.dependencies import DependencyCheck
@@ -28,7 +27,6 @@ from services.registry.adapters.cached_contents import CachedContents
 from services.registry.adapters.postgres_bell import PostgresBell
 from services.registry.adapters.postgres_store import PostgresStore
 from services.registry.adapters.protoc import compile_files
-from services.registry.adapters.redis_contents import RedisContents, RedisOptions, check_redis, open_redis
 from services.registry.adapters.workers import WorkerPool
 from services.registry.domain.formats import SchemaFormat
 from services.registry.domain.formats.avro import Avro
@@ -41,6 +39,7 @@ from services.registry.handlers.encoded import EncodedSchemas
 from services.registry.handlers.schemas import SchemaService
 from services.registry.handlers.subjects import SubjectService
 from services.registry.handlers.validation import ValidationService
+from services.registry.options import postgres_options
 from services.registry.ports import Contents, Store, Workers
 from services.registry.settings import RegistrySettings
 from services.registry.usecases.change_subject import ChangeSubject
@@ -52,6 +51,11 @@ from services.registry.usecases.queries import Queries
 from services.registry.usecases.register import Register
 from services.registry.usecases.validate import ValidateData
 from services.registry.usecases.writer import Writer
+
+if TYPE_CHECKING:
+    import redis.asyncio as redis
+
+    from services.registry.adapters.redis_contents import RedisContents, RedisOptions
 
 PACKAGE = "llm_schema_registry.registry.v1"
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -175,21 +179,6 @@ def servicers(ports: Ports, runtime: Runtime[RegistrySettings]) -> Sequence[Serv
     ]
 
 
-def postgres_options(settings: RegistrySettings) -> PostgresOptions:
-    """How the settings say to reach PostgreSQL."""
-    database = settings.database
-    return PostgresOptions(
-        url=database.url.get_secret_value(),
-        pool_min=database.pool_min,
-        pool_max=database.pool_max,
-        connection_timeout_seconds=database.connection_timeout_seconds,
-        statement_timeout_seconds=database.statement_timeout_seconds,
-        ssl_enabled=database.ssl_enabled,
-        ssl_root_cert_path=database.ssl_root_cert_path,
-        application_name="llm_schema_registry registry",
-    )
-
-
 async def _migrate(runtime: Runtime[RegistrySettings], options: PostgresOptions) -> None:
     """Brings the tables to what this code needs, once the database answers. Raises StartFailed."""
 
@@ -210,6 +199,9 @@ async def _open_shared_cache(
     settings = runtime.settings.redis
     if settings.url is None or not runtime.settings.features.caching_enabled:
         return None
+    # Here, because the library takes a tenth of a second and seven MiB, which a process without Redis does not need.
+    from services.registry.adapters.redis_contents import RedisOptions, open_redis  # noqa: PLC0415
+
     options = RedisOptions(
         url=settings.url.get_secret_value(),
         pool_min=settings.pool_min,
@@ -233,6 +225,8 @@ def _caches(
     if not settings.features.caching_enabled:
         return caches
     if shared is not None:
+        from services.registry.adapters.redis_contents import RedisContents, check_redis  # noqa: PLC0415
+
         client, options = shared
         caches.shared = RedisContents(store, client, options, runtime.clock.monotonic)
         caches.contents = caches.shared

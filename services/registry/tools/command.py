@@ -28,8 +28,8 @@ from llm_schema_registry.kernel.clock import SystemClock
 from llm_schema_registry.kernel.postgres import PostgresOptions
 from llm_schema_registry.kernel.settings import Problem
 from llm_schema_registry.kernel.settings_sources import SettingsInvalid, load
-from services.registry.app import postgres_options
 from services.registry.domain.events import EpochStarted
+from services.registry.options import postgres_options
 from services.registry.settings import RegistrySettings
 from services.registry.tools import TOOLS
 from services.registry.tools.check import check

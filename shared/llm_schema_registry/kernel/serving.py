@@ -13,7 +13,7 @@ import os
 import signal
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from llm_schema_registry import errors
 from llm_schema_registry.control.v1 import control_service_pb2_grpc
@@ -22,7 +22,7 @@ from llm_schema_registry.kernel.certificates import Certificates, CertificatesIn
 from llm_schema_registry.kernel.clock import SystemClock
 from llm_schema_registry.kernel.control import SERVICE, Controlled, ControlServicer
 from llm_schema_registry.kernel.dependencies import Dependencies
-from llm_schema_registry.kernel.export import Exporters, Identity, MetricsPage
+from llm_schema_registry.kernel.export import MetricsPage
 from llm_schema_registry.kernel.health import Health, HealthServicer
 from llm_schema_registry.kernel.http import HttpServer
 from llm_schema_registry.kernel.identity import ClientCertificate, ControlCredential, OpenLocal
@@ -38,6 +38,9 @@ from llm_schema_registry.kernel.settings import ServiceSettings
 from llm_schema_registry.kernel.settings_sources import Loaded
 from llm_schema_registry.kernel.shutdown import Steps
 from llm_schema_registry.kernel.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from llm_schema_registry.kernel.otlp import Exporters
 
 READY_FILE = "SCHEMA_REGISTRY_READY_FILE"
 """Environment variable that names a file which holds the bound ports as JSON while the process is ready to serve."""
@@ -74,7 +77,6 @@ class Serving(Generic[S]):
         self._steps = Steps(self._clock, self._logger)
         self._dependencies = Dependencies(settings.health, self._clock, self._logger)
         self._health = Health(self._lifecycle, self._dependencies)
-        identity = Identity(definition.name, self._about.version, self._about.instance_id)
         self._telemetry = Telemetry(
             self._logger,
             metrics=observed.metrics_enabled,
@@ -82,8 +84,8 @@ class Serving(Generic[S]):
         )
         self._telemetry.set_call_log(every=observed.log_calls == "all", slow_seconds=observed.slow_call_seconds)
         self._telemetry.add_sources([lambda: process_metrics(self._about, self._health.report(), self._logs.dropped)])
-        self._exporters = Exporters(observed, identity, self._telemetry.collect)
-        self._telemetry.trace_with(self._exporters.tracer())
+        self._exporters = self._made_exporters()
+        self._telemetry.trace_with(self._exporters.tracer() if self._exporters else None)
         self._credential = ControlCredential(*_control(settings))
         self._reloader = Reloader(loaded, environment)
         self._http_port = 0
@@ -107,6 +109,17 @@ class Serving(Generic[S]):
         if failed or self._steps.failed:
             return EXIT_FAILED
         return EXIT_RESTART if self._lifecycle.restart_wanted else 0
+
+    def _made_exporters(self) -> Exporters | None:
+        """What sends spans and metrics to the OTLP endpoint; None without one."""
+        observed = self._settings.observability
+        if observed.otlp_endpoint is None:
+            return None
+        # Here, because it takes a tenth of a second and five MiB, which processes without an endpoint do not need.
+        from llm_schema_registry.kernel.otlp import Exporters, Identity  # noqa: PLC0415
+
+        identity = Identity(self._definition.name, self._about.version, self._about.instance_id)
+        return Exporters(observed.otlp_endpoint, observed, identity, self._telemetry.collect)
 
     # Start
 
@@ -133,7 +146,8 @@ class Serving(Generic[S]):
         self._steps.add("final cleanup", self._clean_up)
         await self._start_http()
         self._steps.add("flush metrics, traces and logs", self._flush)
-        self._background.append(asyncio.create_task(self._exporters.run(), name="metrics export"))
+        if self._exporters is not None:
+            self._background.append(asyncio.create_task(self._exporters.run(), name="metrics export"))
         parts = await self._build()
         self._dependencies.watch(parts.dependencies)
         await self._dependencies.poll()
@@ -268,7 +282,8 @@ class Serving(Generic[S]):
     async def _flush(self) -> None:
         try:
             async with asyncio.timeout(min(FLUSH_SECONDS, self._steps.remaining_seconds() / 2)):
-                await self._exporters.close()
+                if self._exporters is not None:
+                    await self._exporters.close()
         except TimeoutError:
             self._logger.warning("telemetry not flushed: the OTLP endpoint does not answer")
         await asyncio.to_thread(self._logs.flush)
