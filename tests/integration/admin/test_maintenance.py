@@ -26,6 +26,7 @@ from services.admin.adapters.postgres_maintenance import PostgresMaintenance
 from services.admin.domain.maintenance import Maintained, Verb
 from services.admin.usecases.maintain import Maintain
 from services.admin.usecases.office import SYSTEM, SYSTEM_TIMES, Office
+from tests.fix_faults import eventually
 from tests.fix_registry import postgres_options
 
 ROWS = 20_000
@@ -63,7 +64,7 @@ class Place:
         return {each.name: each for each in (await self.maintain.record(operation.name)).objects}
 
     def execute(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Runs a statement in a session of its own, whose counts are with the server afterwards."""
+        """Runs a statement in a session of its own, whose counts the server has some moments later."""
         with psycopg.connect(self.url, autocommit=True) as connection:
             cursor = connection.execute(statement.encode(), values or None)
             return cursor.fetchall() if cursor.description else []
@@ -283,6 +284,11 @@ async def test_statistics_are_the_servers(place: Place) -> None:
     """Sizes, connections and the tables are told."""
     await asyncio.to_thread(place.execute, FILL, 1, 2000)
 
+    async def counted() -> bool:
+        # The session that wrote tells the server when it ends, which does not wait for it.
+        return (await place.database.stats()).tables[0].size.live_rows > 0
+
+    await eventually(counted)
     stats = await place.database.stats()
 
     assert stats.database == place.url.rpartition("/")[2]
