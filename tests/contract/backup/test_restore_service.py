@@ -58,6 +58,8 @@ async def test_latest_restore_loses_nothing(backup: BackupCalls, filled_registry
     await asyncio.to_thread(fill, filled_registry, "after", 1)
 
 
+@pytest.mark.slow
+@pytest.mark.rotating(3, "long faults")
 async def test_a_rotten_entry_of_another_restore(
     filled_registry: Service, make_backup_service: MakeBackupService, tmp_path: Path
 ) -> None:

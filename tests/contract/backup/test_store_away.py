@@ -64,8 +64,9 @@ async def test_who_calls_is_told_that_the_store_is_away(
     async with BackupCalls(service.target) as calls:
         await calls.backups.ListBackups(backups.ListBackupsRequest(), timeout=30)
         proxy.always(FOR_EVERY, BlackHole)
-        for name, make in CALLS.items():
-            method, request = make(calls)
+
+        async def told(name: str) -> None:
+            method, request = CALLS[name](calls)
             began = time.monotonic()
             with pytest.raises(grpc.aio.AioRpcError) as failed:
                 await method(request, timeout=DEADLINE_SECONDS)
@@ -73,6 +74,8 @@ async def test_who_calls_is_told_that_the_store_is_away(
             assert (name, error.reason) == (name, "OBJECT_STORE_UNAVAILABLE")
             assert error.retry_seconds
             fault_table("T5", f"black hole during {name}", f"told after {time.monotonic() - began:.1f} s of 2 s")
+
+        await asyncio.gather(*map(told, CALLS))
 
         proxy.always(FOR_EVERY, None)
         again = await calls.backups.CreateBackup(backups.CreateBackupRequest(request_id="one"), timeout=30)

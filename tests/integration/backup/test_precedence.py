@@ -17,7 +17,13 @@ from tests.fix_service import Service
 from tests.restore_site import FAILPOINTS, Ledger, activate, calls, existing, make_backup, prepare, serves
 
 
-@pytest.mark.parametrize(("what", "replicas"), [("verification to V4", 1), ("drill", 2)])
+@pytest.mark.parametrize(
+    ("what", "replicas"),
+    [
+        ("verification to V4", 1),
+        pytest.param("drill", 2, marks=(pytest.mark.slow, pytest.mark.rotating(3, "long faults"))),
+    ],
+)
 async def test_a_trial_makes_room(
     filled_registry: Service, make_backup_service: MakeBackupService, what: str, replicas: int
 ) -> None:
