@@ -83,16 +83,18 @@ async def test_certificates_decide_who_is_served(
         made = await calls.register(subject, {"title": subject})
         read = await calls.schema(made.schema.id)
         page = await calls.call(calls.changes.ListChanges, change_service_pb2.ListChangesRequest())
-    refused = []
-    for wrong in (tls(authority, None), tls(authority, stranger), None):
+
+    async def refused(wrong: Tls | None) -> errors.Code:
         async with RegistryClient(service.target, tls=wrong) as client:
             with pytest.raises(errors.Error) as caught:
                 await Registry(client).schema(made.schema.id)
-            refused.append(caught.value.code)
+        return caught.value.code
+
+    codes = await asyncio.gather(*map(refused, (tls(authority, None), tls(authority, stranger), None)))
 
     assert read == made.schema
     assert [(change.position, change.actor) for change in page.changes] == [(1, ALICE)]
-    assert set(refused) <= {errors.Code.UNAVAILABLE, errors.Code.DEADLINE_EXCEEDED}
+    assert set(codes) <= {errors.Code.UNAVAILABLE, errors.Code.DEADLINE_EXCEEDED}
 
 
 async def test_probes_need_no_certificate(service: Service) -> None:
