@@ -277,7 +277,7 @@ class Archive:
         """What the archive tells of numbers that were given.
 
         Of each line the newest segment tells that can be read, and the heartbeat of all: what has rotten must not keep
-        anything from being restored. Raises errors.ObjectStoreUnavailable.
+        anything from being restored. Raises errors.BackupDamaged where neither tells, errors.ObjectStoreUnavailable.
         """
         newest = await self.newest()
         beat = await self.heartbeat()
@@ -288,7 +288,10 @@ class Archive:
         for keys in newest.values():
             segment, damaged = await self.first_read(keys)
             unread += damaged
-            ids.append(segment.schema_id_high if segment else 0)
+            if segment is not None:
+                ids.append(segment.schema_id_high)
+            elif len(keys) == NEWEST_MAX and not _told(beat, keys[-1]):
+                raise _unknown_ids(keys)
         # A change gives one schema id at most.
         passed_over = sum(key.last - key.first + 1 for key in unread)
         names = tuple(layout.segment(key.epoch, key.first, key.last) for key in unread)
@@ -496,6 +499,21 @@ def _read_heartbeat(content: bytes, verifiers: Sequence[Verifier]) -> Heartbeat:
 def _epoch(line: Fields) -> Epoch:
     parent = line.integer("parent") if line.present("parent") else None
     return Epoch(line.integer("id"), parent, line.integer("fork_position"))
+
+
+def _told(beat: Heartbeat | None, oldest: SegmentKey) -> bool:
+    """Whether a heartbeat tells of all schema ids that were given before a segment."""
+    return beat is not None and (beat.place.epoch, beat.place.position + 1) >= (oldest.epoch, oldest.first)
+
+
+def _unknown_ids(keys: Sequence[SegmentKey]) -> errors.BackupDamaged:
+    name = layout.segment(keys[0].epoch, keys[0].first, keys[0].last)
+    return errors.BackupDamaged(
+        f"{name} and {len(keys) - 1} segments before it cannot be read, for damage or for want of a key, and no"
+        " heartbeat tells which schema ids were given: bring one of them back, from the second store or as an older"
+        " version of it, or the key.",
+        metadata={"key": name},
+    )
 
 
 def _damaged(name: str, problem: str) -> errors.BackupDamaged:

@@ -119,6 +119,7 @@ class Keeping:
         self._report = report
         self.state = KeepingState()
         self._put_off: dict[str, float] = {}
+        self._drill_from = 0.0
         self._put_off_copies: dict[str, float] = {}
         self._told: set[str] = set()
         scheduled = [
@@ -299,6 +300,9 @@ class Keeping:
         backup_id, level = found
         try:
             await self._ended(OperationKind.VERIFY, lambda running: verify.run(backup_id, level, running))
+        except errors.OperationCancelled:
+            # It made room for a restore, or somebody wished it: nothing is wrong.
+            put_off[backup_id] = now + HOUR_SECONDS
         except errors.Error:
             put_off[backup_id] = now + HOUR_SECONDS
             raise
@@ -314,8 +318,13 @@ class Keeping:
         now = await self._repository.store.now()
         first_seen = await _first_seen(self._repository.store)
         slot = due(self._plans.drill, newest.time if newest else None, now, first_seen)
-        if slot is not None and (await self._repository.catalog.listing()).entries:
-            await self._ended(OperationKind.DRILL, self._hands.drill.run)
+        wanted = slot is not None and self._repository.clock.monotonic() >= self._drill_from
+        if wanted and (await self._repository.catalog.listing()).entries:
+            try:
+                await self._ended(OperationKind.DRILL, self._hands.drill.run)
+            except errors.OperationCancelled:
+                # It made room for a restore, or somebody wished it: nothing is wrong.
+                self._drill_from = self._repository.clock.monotonic() + HOUR_SECONDS
 
     async def copy(self) -> None:
         """Brings the second store up to date."""

@@ -27,8 +27,11 @@ async def needed(leases: Leases) -> AsyncIterator[None]:
         try:
             await office.enter_async_context(leases.held(RESTORING))
         except errors.OperationRunning:
+            loop = asyncio.get_running_loop()
+            ends = loop.time() + PATIENCE_SECONDS
             async with leases.held(WANTED, patience_seconds=PATIENCE_SECONDS):
-                await office.enter_async_context(leases.held(RESTORING, patience_seconds=PATIENCE_SECONDS))
+                left = max(0.0, ends - loop.time())
+                await office.enter_async_context(leases.held(RESTORING, patience_seconds=left))
         yield
 
 

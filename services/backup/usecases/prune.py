@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Set
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -22,6 +23,8 @@ from services.backup.usecases.catalog import Catalog, Entry, Listing
 from services.backup.usecases.remove import Removed, belongings, left_over, remove_backup
 from services.backup.usecases.repository import WRITING, Repository
 
+LOOKS_AT_ONCE = 16
+"""Backups whose locks are asked for at once."""
 ORPHAN_AGE = timedelta(hours=24)
 """Data without a manifest is younger than this while its backup may still be running somewhere."""
 PROVEN_KEPT = 3
@@ -209,15 +212,27 @@ class Prune:
     async def _plans(self, listing: Listing, now: datetime, *, force: bool) -> tuple[Plan, Plan]:
         """What becomes of the backups that are not buried, and of all of them."""
         plan, again = self._planned(listing, {}, now, force=force)
-        # The store knows best what it lets nobody delete, and is asked about what would go alone.
-        going = {each.id for each in (*plan.decisions, *again.decisions) if each.delete}
-        locks = {entry.id: await self._locked_until(entry) for entry in listing.entries if entry.id in going}
-        if any(locks.values()):
-            plan, again = self._planned(listing, locks, now, force=force)
+        if plan.blocked is None:
+            # The store knows best what it lets nobody delete, and is asked about what would go alone.
+            going = {each.id for each in (*plan.decisions, *again.decisions) if each.delete}
+            locks = await self._locks([entry for entry in listing.entries if entry.id in going])
+            if locks:
+                plan, again = self._planned(listing, locks, now, force=force)
         return await self._spared(plan), again
 
+    async def _locks(self, entries: Sequence[Entry]) -> dict[str, datetime]:
+        """Until when backups are locked, of those that are."""
+        limit = asyncio.Semaphore(LOOKS_AT_ONCE)
+
+        async def until(entry: Entry) -> tuple[str, datetime | None]:
+            async with limit:
+                return entry.id, await self._locked_until(entry)
+
+        found = await asyncio.gather(*map(until, entries))
+        return {backup_id: time for backup_id, time in found if time is not None}
+
     def _planned(
-        self, listing: Listing, locks: Mapping[str, datetime | None], now: datetime, *, force: bool
+        self, listing: Listing, locks: Mapping[str, datetime], now: datetime, *, force: bool
     ) -> tuple[Plan, Plan]:
         policy = self._rules.policy
         candidates = [_candidate(entry, locks.get(entry.id)) for entry in listing.entries]

@@ -18,7 +18,7 @@ from services.backup.usecases.repository import ARCHIVING, Repository
 RETRY_SECONDS = 2.0
 LAST_SECONDS = 5.0
 """For what is shipped when the process ends."""
-FOLLOW_SECONDS = 1.0
+FOLLOW_SECONDS = 2.0
 """How often a process that does not ship asks for the office."""
 SHIP_TIMES = LeaseTimes(lease=8.0, renew=2.0, fence=6.0)
 """Short, because what is written after a process is gone is archived by another one only: within ten seconds.

@@ -101,7 +101,8 @@ class WorkerPool:
         except BaseException as error:
             if process is not None:
                 await _end(process)
-            if isinstance(error, OSError | EOFError | TimeoutError):
+            killed = isinstance(error, EOFError) and process is not None and (process.returncode or 0) < 0
+            if killed or isinstance(error, OSError | TimeoutError):
                 raise _not_started() from error
             raise
         return process

@@ -207,8 +207,10 @@ class Feed:
 
         A slice may hold no change though more follow, when the filter left all of them out.
         """
-        if self._head is not None and self._head.epoch > place.epoch:
-            _require_reachable(place, self._head)
+        head = self._head
+        if head is not None and head.epoch != place.epoch:
+            # A place of a later epoch was given out by another replica, unless the database was put back by hand since.
+            _require_reachable(place, head if head.epoch > place.epoch else await self._store.head())
         changes = self._after(place, limit)
         if changes is None:
             return await self._read(place, prefix, limit)

@@ -152,10 +152,7 @@ def _listen(server: grpc.aio.Server, address: str, port: int, credentials: grpc.
 
 def _host(address: str) -> str:
     """The address as a target: IPv6 in brackets."""
-    try:
-        return f"[{address}]" if ipaddress.ip_address(address).version == 6 else address
-    except ValueError:
-        return address
+    return f"[{address}]" if ipaddress.ip_address(address).version == 6 else address
 
 
 def _options(settings: ServiceSettings) -> list[tuple[str, Any]]:

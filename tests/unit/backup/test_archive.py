@@ -13,7 +13,7 @@ from services.backup.domain.documents import Signer
 from services.backup.domain.layout import SegmentKey
 from services.backup.domain.model import StoredChange
 from services.backup.domain.targets import Base, Cut, Latest, SegmentSpan, Unreachable, plan
-from services.backup.usecases.archive import Given, Tip
+from services.backup.usecases.archive import NEWEST_MAX, Given, Tip
 from tests.backup_parts import CLUSTER, Parts, again, make_parts
 from tests.fix_fault_table import FaultTable
 from tests.object_faults import CutShort, Flip
@@ -272,6 +272,19 @@ async def test_known_tells_the_largest_epoch_and_id(parts: Parts) -> None:
     await parts.store.delete(layout.HEARTBEAT)
 
     assert await parts.archive.known() == Given(1, 6)
+
+
+async def test_ids_that_nothing_tells_of_are_not_guessed(parts: Parts) -> None:
+    """A tail that cannot be read at all, and no heartbeat behind it: what lies before may have given any id."""
+    keys = await ship(parts, steps=NEWEST_MAX + 2)
+    for key in keys[2:]:
+        parts.flip(key, 90)
+    assert (await parts.archive.known()).schema_id > 0, "the heartbeat tells"
+    await parts.store.delete(layout.HEARTBEAT)
+
+    with pytest.raises(errors.BackupDamaged, match="which schema ids were given") as refused:
+        await parts.archive.known()
+    assert refused.value.metadata == {"key": keys[-1]}
 
 
 async def test_a_rotten_end_counts_as_given(parts: Parts) -> None:

@@ -469,6 +469,37 @@ async def test_a_forged_drill_is_told_once_and_delays_none(parts: Parts) -> None
     assert [each.startswith("record of a drill passed over") for each in parts.reported] == [True]
 
 
+async def test_a_trial_that_makes_room_is_no_failure(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the midst of a recovery nobody is told of problems that are none; it is tried again after an hour."""
+    made = await parts.proven(Kind.DAILY)
+    tried: list[str] = []
+
+    async def drills(_: object) -> Subject:
+        tried.append("drill")
+        raise errors.OperationCancelled("a restore goes first")
+
+    async def verifies(backup_id: str, level: Level, _: object) -> Subject:
+        tried.append(f"{backup_id} V{int(level)}")
+        raise errors.OperationCancelled("a restore goes first")
+
+    drill = Drill(parts.repository, cast("Prepare", None))
+    monkeypatch.setattr(drill, "run", drills)
+    monkeypatch.setattr(parts.verify, "run", verifies)
+    keeping = keep(parts, DAILY, drill=drill, drill_schedule=Schedule(Kind.MANUAL, "0 13 * * *"))
+    parts.clock.move(hours=2)
+
+    for _ in range(2):
+        for chore in (keeping.drill_due, keeping.verify_due):
+            await chore()
+    assert tried == ["drill", f"{made.id} V4"]
+
+    parts.clock.move(seconds=module.HOUR_SECONDS + 1)
+    await keeping.drill_due()
+    await keeping.verify_due()
+    assert tried[2:] == tried[:2]
+    assert await keeping.check() is None
+
+
 async def blocked(parts: Parts, keeping: Keeping) -> tuple[object, str | None]:
     """What the gauge and the health of the service say of retention."""
     operations, repair = SimpleNamespace(running=()), SimpleNamespace(problem="", check=nothing)

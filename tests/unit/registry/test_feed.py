@@ -348,25 +348,35 @@ async def test_a_defect_fails_the_check_and_ends_no_watch(history: History, monk
     assert len(history.told) == 1
 
 
-async def test_a_place_of_an_epoch_that_is_not_seen_yet(history: History) -> None:
+async def test_a_place_of_an_epoch_that_is_not_seen_yet() -> None:
     """Another replica gave it out. The watch waits for its changes, and is not told to read everything again."""
+    history = History()
     await history.change(count=3)
     await history.feed.refresh()
-    behind, real = await history.store.head(), history.store.head
-    history.store.head = lambda: _settled(behind)  # type: ignore[method-assign]
     await history.start_epoch()
-    place = Place(2, (await real()).position)
+    place = await history.feed.now()
 
     async with asyncio.timeout(10), aclosing(history.feed.watch(place, prefix="", limit=10)) as slices:
         waiting = asyncio.ensure_future(anext(slices))
-        history.bell.ring()
-        await asyncio.sleep(3 * feed_module.GATHER_SECONDS)
-        assert not waiting.done()
-        history.store.head = real  # type: ignore[method-assign]
+        await asyncio.sleep(0.05)
+        assert (history.feed.epoch, waiting.done()) == (1, False)
         await history.change()
+        await history.feed.refresh()
         found = await waiting
 
     assert [(change.epoch, change.position) for change in found.changes] == [(2, place.position + 1)]
+
+
+async def test_a_place_that_the_database_was_put_back_behind(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By other means than ours, to an earlier epoch: the watch ends, and is told nothing of the other line."""
+    monkeypatch.setattr(feed_module, "HEARTBEAT_SECONDS", 0.01)
+    await history.change(count=3)
+    await history.feed.refresh()
+    watch = history.feed.watch(Place(2, 2), prefix="", limit=10)
+
+    async with asyncio.timeout(10):
+        with pytest.raises(errors.EpochChanged):
+            await anext(watch)
 
 
 @pytest.mark.parametrize("token", ["", "x", "MQ", "MS4x", "MS4xLjE=x", "Mi4xLjE"])
