@@ -116,6 +116,7 @@ async def test_flips_in_every_kind_of_object(tmp_path: Path, rng: random.Random,
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("sealed", [True, False], ids=["sealed", "plain"])
+@pytest.mark.rotating(2)
 async def test_ten_thousand_flips_in_every_kind_of_object(
     tmp_path: Path, rng: random.Random, fault_table: FaultTable, *, sealed: bool
 ) -> None:
