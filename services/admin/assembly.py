@@ -91,7 +91,9 @@ async def assemble(setting: Setting, stack: AsyncExitStack) -> Assembly:
     leases = Leases(store, clock, setting.instance_id)
     office, steer = Office(leases, operations), Steer(peers)
     here = Here(setting.instance_id, clock, setting.report)
-    database = await stack.enter_async_context(PostgresMaintenance(postgres_options(settings)))
+    database = await stack.enter_async_context(
+        PostgresMaintenance(PostgresOptions.of(settings.database, settings.service_name))
+    )
     history = History(store, settings.admin.sample_seconds)
     sampler = Sampler(peers, database, backup, history, clock)
     sources = Sources(sampler, history, database, peers, _recorded(settings))
@@ -115,21 +117,6 @@ async def assemble(setting: Setting, stack: AsyncExitStack) -> Assembly:
         sampler=sampler,
         capacity=Capacity(sources, clock, settings.admin.database_bytes_limit),
         recover=Recover(Records(journal, office, _dice), operations, steps, clock, failpoints(os.environ)),
-    )
-
-
-def postgres_options(settings: AdminServiceSettings) -> PostgresOptions:
-    """How the settings say to reach PostgreSQL."""
-    database = settings.database
-    return PostgresOptions(
-        url=database.url.get_secret_value(),
-        pool_min=database.pool_min,
-        pool_max=database.pool_max,
-        connection_timeout_seconds=database.connection_timeout_seconds,
-        statement_timeout_seconds=database.statement_timeout_seconds,
-        ssl_enabled=database.ssl_enabled,
-        ssl_root_cert_path=database.ssl_root_cert_path,
-        application_name="llm_schema_registry admin",
     )
 
 

@@ -11,12 +11,13 @@ from llm_schema_registry import errors
 from llm_schema_registry.backup.v1 import backup_service_pb2_grpc, restore_service_pb2_grpc
 from llm_schema_registry.kernel.dependencies import DependencyCheck
 from llm_schema_registry.kernel.metrics import Metric
+from llm_schema_registry.kernel.postgres import PostgresOptions
 from llm_schema_registry.kernel.process import Definition, Parts, Runtime, Servicer, StartFailed
 from llm_schema_registry.operation.v1 import operation_service_pb2_grpc
 from llm_schema_registry.operations.service import OperationService
 from services.backup import priority
 from services.backup.adapters.postgres_election import PostgresElection
-from services.backup.assembly import Assembly, Setting, assemble, postgres_options
+from services.backup.assembly import Assembly, Setting, assemble
 from services.backup.gauges import Gauges
 from services.backup.handlers.answers import Answers
 from services.backup.handlers.backups import BackupFacts, BackupService, BackupVerbs
@@ -46,7 +47,7 @@ async def build(runtime: Runtime[BackupServiceSettings]) -> AsyncIterator[Parts[
         assembly = await assemble(Setting(settings, runtime.clock, runtime.instance_id, report), stack)
     except errors.KeyUnavailable as failed:
         raise StartFailed(failed.message) from None
-    election = PostgresElection(postgres_options(settings))
+    election = PostgresElection(PostgresOptions.of(settings.database, settings.service_name))
     gauges = Gauges(assembly, runtime.clock)
     background = [
         asyncio.create_task(assembly.keeping.run(election), name="keeping"),

@@ -107,7 +107,7 @@ async def assemble(setting: Setting, stack: AsyncExitStack) -> Assembly:
     primary = await _primary(settings, stack)
     second = await _second(settings.second_store, stack)
     repository = await _repository(setting, primary, points, stack)
-    options, folders = postgres_options(settings), settings.backup.tool_folders
+    options, folders = PostgresOptions.of(settings.database, settings.service_name), settings.backup.tool_folders
     source = await stack.enter_async_context(PostgresSource(options, folders, clock))
     places = _places(settings, options, points)
     archive = Archive(repository, segments)
@@ -154,21 +154,6 @@ async def assemble(setting: Setting, stack: AsyncExitStack) -> Assembly:
         audit=audit,
         status=Status(source, archive, repository.catalog, ship, audit),
         schedules=schedules,
-    )
-
-
-def postgres_options(settings: BackupServiceSettings) -> PostgresOptions:
-    """How the settings say to reach PostgreSQL."""
-    database = settings.database
-    return PostgresOptions(
-        url=database.url.get_secret_value(),
-        pool_min=database.pool_min,
-        pool_max=database.pool_max,
-        connection_timeout_seconds=database.connection_timeout_seconds,
-        statement_timeout_seconds=database.statement_timeout_seconds,
-        ssl_enabled=database.ssl_enabled,
-        ssl_root_cert_path=database.ssl_root_cert_path,
-        application_name="llm_schema_registry backup",
     )
 
 

@@ -39,7 +39,6 @@ from services.registry.handlers.encoded import EncodedSchemas
 from services.registry.handlers.schemas import SchemaService
 from services.registry.handlers.subjects import SubjectService
 from services.registry.handlers.validation import ValidationService
-from services.registry.options import postgres_options
 from services.registry.ports import Contents, Store, Workers
 from services.registry.settings import RegistrySettings
 from services.registry.usecases.change_subject import ChangeSubject
@@ -86,7 +85,7 @@ class Ports:
 async def build(runtime: Runtime[RegistrySettings]) -> AsyncIterator[Parts[RegistrySettings]]:
     """Connects to Redis and PostgreSQL, migrates, and serves the five services of the contract."""
     settings = runtime.settings
-    options = postgres_options(settings)
+    options = PostgresOptions.of(settings.database, settings.service_name)
     shared = await _open_shared_cache(runtime)
     database = await runtime.steps.enter("close database", Postgres(options))
     await _migrate(runtime, options)

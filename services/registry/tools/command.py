@@ -29,7 +29,6 @@ from llm_schema_registry.kernel.postgres import PostgresOptions
 from llm_schema_registry.kernel.settings import Problem
 from llm_schema_registry.kernel.settings_sources import SettingsInvalid, load
 from services.registry.domain.events import EpochStarted
-from services.registry.options import postgres_options
 from services.registry.settings import RegistrySettings
 from services.registry.tools import TOOLS
 from services.registry.tools.check import check
@@ -65,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
         sys.stderr.write(f"registry: the settings have {len(invalid.problems)} error(s):\n{problems}")
         return EXIT_SETTINGS
     try:
-        result = asyncio.run(_run(given, postgres_options(settings)))
+        result = asyncio.run(_run(given, PostgresOptions.of(settings.database, settings.service_name)))
     except CannotFollow as error:
         return _fail(str(error), CANNOT_FOLLOW, error.position)
     except NotAChange as error:

@@ -22,6 +22,7 @@ from psycopg import AsyncConnection, conninfo
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
 from llm_schema_registry import errors
+from llm_schema_registry.kernel.settings import DatabaseSettings
 
 T = TypeVar("T")
 Connection = AsyncConnection[tuple[Any, ...]]
@@ -71,6 +72,20 @@ class PostgresOptions:
     ssl_root_cert_path: Path | None = None
     application_name: str = "llm_schema_registry"
     waiting_max: int = 500
+
+    @classmethod
+    def of(cls, settings: DatabaseSettings, service_name: str) -> PostgresOptions:
+        """How a service's settings say to reach PostgreSQL."""
+        return cls(
+            url=settings.url.get_secret_value(),
+            pool_min=settings.pool_min,
+            pool_max=settings.pool_max,
+            connection_timeout_seconds=settings.connection_timeout_seconds,
+            statement_timeout_seconds=settings.statement_timeout_seconds,
+            ssl_enabled=settings.ssl_enabled,
+            ssl_root_cert_path=settings.ssl_root_cert_path,
+            application_name=f"llm_schema_registry {service_name}",
+        )
 
     def conninfo(self) -> str:
         """The libpq connection string: the URL, with what is required here put over it. Raises ValueError."""

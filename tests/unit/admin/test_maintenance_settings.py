@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from llm_schema_registry.kernel.postgres import PostgresOptions
 from llm_schema_registry.kernel.settings_sources import SettingsInvalid, load
-from services.admin.assembly import postgres_options
 from services.admin.settings import AdminServiceSettings
 from tests.fix_admin import admin_environment
 
@@ -18,6 +18,11 @@ def settings(folder: Path, **options: object) -> AdminServiceSettings:
     """The settings with options over those of the tests."""
     environment = admin_environment(URL, {"admin__directory": folder, **options})
     return load(AdminServiceSettings, environment).settings
+
+
+def reached(settings: AdminServiceSettings) -> PostgresOptions:
+    """What the pool is told."""
+    return PostgresOptions.of(settings.database, settings.service_name)
 
 
 @pytest.mark.option(
@@ -42,7 +47,7 @@ def test_database_options_reach_the_pool(tmp_path: Path) -> None:
         "database__ssl_root_cert_path": authority,
     }
 
-    found = postgres_options(settings(tmp_path, **options))
+    found = reached(settings(tmp_path, **options))
 
     assert (found.url, found.pool_min, found.pool_max) == (URL, 1, 2)
     assert (found.connection_timeout_seconds, found.statement_timeout_seconds) == (3, 4)
@@ -55,7 +60,7 @@ def test_pool_is_small_and_empty_by_default(tmp_path: Path) -> None:
     for name in ("POOL_MIN", "POOL_MAX"):
         del environment[f"SCHEMA_REGISTRY__DATABASE__{name}"]
 
-    found = postgres_options(load(AdminServiceSettings, environment).settings)
+    found = reached(load(AdminServiceSettings, environment).settings)
 
     assert (found.pool_min, found.pool_max) == (0, 5)
 
