@@ -102,13 +102,18 @@ async def test_a_backup_that_can_end_in_time_is_finished(
 async def test_a_backup_tells_how_far_it_is(filled_registry: Service, make_backup_service: MakeBackupService) -> None:
     """Watchers of a backup see bytes, rows and parts, and an estimate by the size of the one before."""
     with psycopg.connect(database_of(filled_registry)) as database:
-        database.execute("CREATE TABLE filler AS SELECT md5(i::text) FROM generate_series(1, 600000) AS i")
+        # 51 MiB that hardly get smaller.
+        database.execute(
+            "CREATE TABLE filler AS SELECT encode(sha256(i::text::bytea), 'base64') FROM generate_series(1, 1200000) AS i"
+        )
     service = make_backup_service(database_of(filled_registry))
     await service.start_async()
     async with BackupCalls(service.target) as calls:
         made = await calls.done(await calls.backups.CreateBackup(pb.CreateBackupRequest()), backup_pb2.Backup())
     await service.stop_async()
-    service.environment["LLMSR_FAILPOINTS"] = "backup.piece_written:pause:0.3"
+    # Pieces are 1/4 to 5/4 MiB: a part is full after 35 of them and the dump goes on, where it stands still for longer
+    # than a watcher is left without news.
+    service.environment["LLMSR_FAILPOINTS"] = "backup.piece_written@35:pause:3"
     await service.start_async()
     async with BackupCalls(service.target) as calls:
         name = (await calls.backups.CreateBackup(pb.CreateBackupRequest())).operation.name
