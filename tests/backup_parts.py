@@ -34,6 +34,7 @@ from services.backup.domain.model import (
     Verification,
 )
 from services.backup.domain.retention import Policy
+from services.backup.domain.targets import SegmentSpan
 from services.backup.ports import Failpoints, Places, Recipient
 from services.backup.usecases.archive import Archive, ArchiveRules
 from services.backup.usecases.audit import ArchiveAudit
@@ -286,6 +287,10 @@ class Parts:
     async def keys(self, prefix: str = "") -> list[str]:
         """Keys of all objects below a prefix, leases left out."""
         return [each.key async for each in self.store.list(prefix) if not each.key.startswith("leases/")]
+
+    async def spans(self) -> list[SegmentSpan]:
+        """All segments of the archive."""
+        return await self.archive.run(lambda _: True)
 
     def path(self, key: str) -> Path:
         """The file of an object."""

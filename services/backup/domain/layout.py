@@ -117,6 +117,11 @@ def segments_from(number: int, position: int) -> str:
     return f"{epoch(number)}{_number(position, 0, POSITION_MAX, 20)}"
 
 
+def behind_epoch(number: int) -> str:
+    """A key behind those of all segments of an epoch, and before those of the next: for `list(after=)`."""
+    return f"{ARCHIVE}{_number(number, 1, EPOCH_MAX, 10)}0"
+
+
 def verifications(backup_id: str) -> str:
     """What the keys of all evidence about a backup begin with."""
     return f"{VERIFICATIONS}{_id(backup_id)}/"

@@ -47,6 +47,14 @@ class Line:
             for stretch in self.stretches
         )
 
+    def part(self, after: int, through: int | None) -> tuple[Stretch, ...]:
+        """Its positions above `after`, up to `through` (None: all that follow)."""
+        cut = (
+            Stretch(each.epoch, max(each.after, after), each.through if through is None else each.cut(through))
+            for each in self.stretches
+        )
+        return tuple(each for each in cut if each.through is None or each.after < each.through)
+
     def place(self, position: int) -> Place:
         """The place of a position on the line; position 0 is before the first change of the first epoch."""
         stretch = self.stretch_at(position)

@@ -13,10 +13,13 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from services.backup.domain.lineage import Line, line_of
+from services.backup.domain.lineage import Line, Stretch, line_of
 from services.backup.domain.model import Epoch, Level, Place, StoredChange
+
+CLOCKS_APART_MAX = timedelta(hours=1)
+"""By which the clocks of those who write and of the database may differ for a backup to bound the search for a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,12 +142,32 @@ def plan(
     every = list(bases)
     if isinstance(target, AtBackup):
         return _to_backup(target, every, epochs, level)
-    line = _line(_epoch_of(target, epochs), epochs)
-    on_line = sorted((each for each in every if line.holds(each.place)), key=lambda each: each.place.position)
-    survey = _Survey(line, on_line, _Track(line, segments), level, heartbeat)
+    survey = _surveyed(target, every, segments, epochs, level, heartbeat)
     if isinstance(target, AtTime):
         return survey.to_time(target)
     return survey.to_position(target, survey.newest if isinstance(target, Latest) else target.position)
+
+
+def stretches_for(
+    target: Target, bases: Sequence[Base], epochs: Sequence[Epoch], *, level: Level = Level.V2
+) -> tuple[Stretch, ...]:
+    """Where the segments lie that `plan` needs for the same, when nothing tells the times of their changes: it plans
+    the same with those alone. Raises Unreachable.
+
+    For a time they end where a backup was made CLOCKS_APART_MAX after it: what came behind that is later.
+    """
+    if isinstance(target, AtBackup):
+        return ()
+    survey = _surveyed(target, bases, (), epochs, level, None)
+    through: int | None = None
+    if isinstance(target, AtTime):
+        base = survey.base_before(target.time)
+        late = (each.place.position for each in bases if survey.line.holds(each.place) and _made_after(each, target))
+        through = min(late, default=None)
+    else:
+        through = None if isinstance(target, Latest) else target.position
+        base = survey.base_at(through)
+    return survey.line.part(base.place.position, through) if base is not None else ()
 
 
 class Cut:
@@ -253,11 +276,11 @@ class _Survey:
         return max(self.track.last, known, *(each.place.position for each in self.bases), 0)
 
     def to_position(self, target: Target, position: int) -> RestorePlan:
-        usable = [each for each in self.bases if self._sufficient(each)]
-        base = next((each for each in reversed(usable) if each.place.position <= position), None)
-        after = next((each.place for each in usable if each.place.position > position), None)
+        base = self.base_at(position)
+        after = next((each.place for each in self._usable if each.place.position > position), None)
         if base is None:
-            raise Unreachable(f"{self._nothing()} at or before {self.line.place(position)}", None, after)
+            where = "" if isinstance(target, Latest) else f", at or before {self.line.place(position)}"
+            raise Unreachable(f"{self._nothing()}{where}", None, after)
         pieces, reached = self._follow(base.place.position, position)
         if reached < position:
             reason = _gap(self.line.place(reached + 1).epoch, reached + 1, self._gap_end(reached, position))
@@ -267,10 +290,10 @@ class _Survey:
 
     def to_time(self, target: AtTime) -> RestorePlan:
         time = target.time
-        base = self._base_before(time)
-        after = next((each.place for each in self.bases if self._sufficient(each) and each.time > time), None)
+        base = self.base_before(time)
+        after = next((each.place for each in self._usable if each.time > time), None)
         if base is None:
-            raise Unreachable(f"{self._nothing()} taken at or before {time.isoformat()}", None, after)
+            raise Unreachable(f"{self._nothing()}, taken at or before {time.isoformat()}", None, after)
         pieces, reached, found = self._follow_until(base.place.position, time)
         proven = found or self._stood_still(reached, time)
         # Only the changes themselves can tell where the time falls: no times are known, or those of a segment's rest.
@@ -283,14 +306,19 @@ class _Survey:
             raise Unreachable(f"the archive ends at {here}, before {time.isoformat()}", here, after)
         return RestorePlan(target, base, self.line, pieces, None, proven)
 
-    def _base_before(self, time: datetime) -> Base | None:
+    def base_at(self, position: int | None) -> Base | None:
+        """The newest sufficient one at or before a position; None means the newest position of all."""
+        usable = reversed(self._usable)
+        return next((each for each in usable if position is None or each.place.position <= position), None)
+
+    def base_before(self, time: datetime) -> Base | None:
         """The newest sufficient one that holds nothing later than a time, as far as is known."""
         late = [each.place.position for each in self.bases if each.time > time]
         late += [each.last for each in self.track.all if _later(each, time) and self._inside(each)]
         limit = min(late, default=None)
-        for base in reversed(self.bases):
+        for base in reversed(self._usable):
             held = limit is not None and base.place.position >= limit
-            if self._sufficient(base) and base.time <= time and not held:
+            if base.time <= time and not held:
                 return base
         return None
 
@@ -331,11 +359,30 @@ class _Survey:
         following = self.track.next_first(reached + 1)
         return end if following is None else max(reached + 1, min(end, following - 1))
 
-    def _sufficient(self, base: Base) -> bool:
-        return base.level is not None and base.level >= self.level
+    @property
+    def _usable(self) -> Sequence[Base]:
+        return [each for each in self.bases if each.level is not None and each.level >= self.level]
 
     def _nothing(self) -> str:
-        return f"there is no backup of epoch {self.line.epoch} or of those before it, verified to {self.level.name},"
+        return f"there is no backup of epoch {self.line.epoch} or of those before it, verified to {self.level.name}"
+
+
+def _surveyed(
+    target: Latest | AtPlace | AtTime,
+    bases: Iterable[Base],
+    segments: Iterable[SegmentSpan],
+    epochs: Sequence[Epoch],
+    level: Level,
+    heartbeat: Known | None,
+) -> _Survey:
+    """What is known of a target's line. Raises Unreachable."""
+    line = _line(_epoch_of(target, epochs), epochs)
+    on_line = sorted((each for each in bases if line.holds(each.place)), key=lambda each: each.place.position)
+    return _Survey(line, on_line, _Track(line, segments), level, heartbeat)
+
+
+def _made_after(base: Base, target: AtTime) -> bool:
+    return base.time > target.time + CLOCKS_APART_MAX
 
 
 def _to_backup(target: AtBackup, bases: Sequence[Base], epochs: Sequence[Epoch], level: Level) -> RestorePlan:

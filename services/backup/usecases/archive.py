@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence, Set
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence, Set
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -30,11 +29,13 @@ from services.backup.domain.documents import (
 )
 from services.backup.domain.forks import ancestry
 from services.backup.domain.layout import SegmentKey
+from services.backup.domain.lineage import Stretch
 from services.backup.domain.model import Epoch, Head, Place, Segment, StoredChange
 from services.backup.domain.sealing import PREFIX_BYTES, SALT_BYTES, DataKey, Header, Tampered, open_sealed, seal
 from services.backup.domain.targets import Cut, RestorePlan, SegmentSpan
 from services.backup.ports import SegmentFormat
 from services.backup.usecases.archive_size import ArchiveSize
+from services.backup.usecases.line_ends import NEWEST_MAX, LineEnds
 from services.backup.usecases.repository import Repository
 
 CHANGES_MAX = 10_000
@@ -50,8 +51,6 @@ KEYS_OF_SEGMENTS = "archive/"
 """What the purposes of their keys begin with."""
 HEARTBEAT_SECONDS = 10.0
 """Time between two heartbeats while nothing changes."""
-NEWEST_MAX = 8
-"""Segments of a line that are tried, from its end, for what they tell of the line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +102,7 @@ class Archive:
         self._repository = repository
         self._segments = segments
         self._size = ArchiveSize(repository.store, repository.clock)
+        self._ends = LineEnds(repository.store)
         self._sealing: _Sealing | None = None
 
     # Reading
@@ -217,9 +217,20 @@ class Archive:
             raise _damaged(layout.segment(key.epoch, key.first, key.last), "it does not follow the segment before it")
         return digest, key_id
 
-    async def spans(self) -> list[SegmentSpan]:
-        """All segments, as their names and the listing tell of them: last_time is when one was stored."""
-        return [span async for span in self._listed()]
+    async def spans(self, stretches: Sequence[Stretch]) -> list[SegmentSpan]:
+        """The segments that hold positions of some stretches, as their names and the listing tell of them: last_time is
+        when one was stored. What lies before and behind the stretches is not listed."""
+        found: list[SegmentSpan] = []
+        for stretch in stretches:
+            # One that begins before the stretch may reach into it.
+            start = layout.segments_from(stretch.epoch, max(0, stretch.after + 1 - CHANGES_MAX))
+            async with aclosing(self._listed(layout.epoch(stretch.epoch), start)) as listed:
+                async for span in listed:
+                    if stretch.through is not None and span.first > stretch.through:
+                        break
+                    if span.last > stretch.after:
+                        found.append(span)
+        return found
 
     async def present(self, keys: Set[str]) -> Set[str]:
         """Which of these keys of segments are there. Nothing behind the last of them is listed."""
@@ -237,9 +248,9 @@ class Archive:
         found: list[SegmentSpan] = []
         start = ""
         while True:
-            async for span in self._listed(start):
+            async for span in self._listed(layout.ARCHIVE, start):
                 if not wanted(span):
-                    start = layout.segments_from(span.epoch + 1, 0)
+                    start = layout.behind_epoch(span.epoch)
                     break
                 found.append(span)
             else:
@@ -253,25 +264,26 @@ class Archive:
         """The store's clock."""
         return await self._repository.store.now()
 
-    async def _listed(self, after: str = "") -> AsyncIterator[SegmentSpan]:
-        async for each in self._repository.store.list(layout.ARCHIVE, after=after):
+    async def _listed(self, prefix: str, after: str) -> AsyncGenerator[SegmentSpan, None]:
+        async for each in self._repository.store.list(prefix, after=after):
             key = layout.segment_of(each.key)
             if key is not None:
                 yield SegmentSpan(key.epoch, key.first, key.last, last_time=each.modify_time)
 
-    async def newest(self) -> Mapping[int, Sequence[SegmentKey]]:
-        """The newest segments of each line, newest first; NEWEST_MAX of each at most."""
-        newest: dict[int, deque[SegmentKey]] = {}
-        async for key in self.keys():
-            newest.setdefault(key.epoch, deque(maxlen=NEWEST_MAX)).appendleft(key)
-        return {epoch: tuple(keys) for epoch, keys in newest.items()}
+    async def epochs(self) -> Sequence[int]:
+        """The epochs that have segments, in order."""
+        return await self._ends.epochs()
 
-    async def first_read(self, keys: Sequence[SegmentKey]) -> tuple[Segment | None, Sequence[SegmentKey]]:
-        """The first segment that can be read, None for none, and those before it, which are damaged or sealed."""
-        for count, key in enumerate(keys):
-            with suppress(errors.BackupDamaged, errors.KeyUnavailable):
-                return (await self.read(key))[0], keys[:count]
-        return None, keys
+    async def ending(self, epoch: int) -> tuple[Segment | None, Sequence[SegmentKey]]:
+        """The newest segment of a line that can be read, None for none of the last NEWEST_MAX, and those behind it,
+        newest first, which are damaged or sealed."""
+        damaged: list[SegmentKey] = []
+        async with aclosing(self._ends.backwards(epoch)) as keys:
+            async for key in keys:
+                with suppress(errors.BackupDamaged, errors.KeyUnavailable):
+                    return (await self.read(key))[0], damaged
+                damaged.append(key)
+        return None, damaged
 
     async def known(self) -> Given:
         """What the archive tells of numbers that were given.
@@ -279,19 +291,19 @@ class Archive:
         Of each line the newest segment tells that can be read, and the heartbeat of all: what has rotten must not keep
         anything from being restored. Raises errors.BackupDamaged where neither tells, errors.ObjectStoreUnavailable.
         """
-        newest = await self.newest()
+        lines = await self.epochs()
         beat = await self.heartbeat()
-        epochs, ids, unread = [0, *newest], [0], list[SegmentKey]()
+        epochs, ids, unread = [0, *lines], [0], list[SegmentKey]()
         if beat is not None:
-            epochs += [line.id for line in beat.epochs]
+            epochs += [each.id for each in beat.epochs]
             ids.append(beat.schema_id_high)
-        for keys in newest.values():
-            segment, damaged = await self.first_read(keys)
+        for line in lines:
+            segment, damaged = await self.ending(line)
             unread += damaged
             if segment is not None:
                 ids.append(segment.schema_id_high)
-            elif len(keys) == NEWEST_MAX and not _told(beat, keys[-1]):
-                raise _unknown_ids(keys)
+            elif len(damaged) == NEWEST_MAX and not _told(beat, damaged[-1]):
+                raise _unknown_ids(damaged)
         # A change gives one schema id at most.
         passed_over = sum(key.last - key.first + 1 for key in unread)
         names = tuple(layout.segment(key.epoch, key.first, key.last) for key in unread)
@@ -319,9 +331,7 @@ class Archive:
         The heartbeat says where to begin to look, no more: what counts is what is there.
         """
         start = beat.first if beat is not None and beat.place.epoch == epoch else 0
-        newest = await self._newest(epoch, start)
-        if newest is None and start:
-            newest = await self._newest(epoch, 0)
+        newest = await self._ends.newest(epoch, start)
         if newest is None:
             return None
         try:
@@ -335,12 +345,6 @@ class Archive:
                 metadata=damaged.metadata,
             ) from None
         return Tip(epoch, newest.last, digest, newest.first, segment.changes[-1])
-
-    async def _newest(self, epoch: int, start: int) -> SegmentKey | None:
-        newest: SegmentKey | None = None
-        async for key in self.keys(epoch, after=max(0, start - 1)):
-            newest = key
-        return newest
 
     # Writing
 

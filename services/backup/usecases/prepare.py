@@ -17,7 +17,18 @@ from services.backup.domain.forks import LineUnknown, known_lines, shared_positi
 from services.backup.domain.layout import SegmentKey
 from services.backup.domain.model import Epoch, Head, Level, Place, StoredChange, Verification
 from services.backup.domain.restore import LossWindow, Restore, RestoreState
-from services.backup.domain.targets import AtTime, Base, Cut, Known, Latest, RestorePlan, Target, Unreachable, plan
+from services.backup.domain.targets import (
+    AtTime,
+    Base,
+    Cut,
+    Known,
+    Latest,
+    RestorePlan,
+    Target,
+    Unreachable,
+    plan,
+    stretches_for,
+)
 from services.backup.ports import Places
 from services.backup.usecases.archive import Archive, Heartbeat
 from services.backup.usecases.catalog import Entry, Listing
@@ -179,10 +190,10 @@ class Prepare:
         try:
             lines = known_lines(*sources)
             # An abandoned line may have left its traces in the archive alone.
-            for epoch, newest in (await self.archive.newest()).items():
+            for epoch in await self.archive.epochs():
                 if epoch not in lines:
-                    segment, _ = await self.archive.first_read(newest)
-                    unknown += [] if segment else [newest[0]]
+                    segment, damaged = await self.archive.ending(epoch)
+                    unknown += [] if segment else damaged[:1]
                     lines = known_lines(lines.values(), segment.epochs if segment else ())
         except ValueError as error:
             raise errors.BackupDamaged(f"The store and the database contradict each other: {error}.") from None
@@ -212,16 +223,17 @@ class Prepare:
         if isinstance(target, Latest) or (isinstance(target, AtTime) and target.epoch is None):
             survey.require_newest()
         entries = [entry for entry in survey.listing.entries if not base_id or entry.id == base_id]
-        spans = await self.archive.spans()
         beat = survey.heartbeat
         known = Known(beat.place, beat.time) if beat else None
+
+        async def found(bases: Sequence[Base]) -> RestorePlan:
+            spans = await self.archive.spans(stretches_for(target, bases, survey.epochs, level=level))
+            return plan(target, bases, spans, survey.epochs, level=level, heartbeat=known)
+
+        with suppress(Unreachable):
+            return await found([_base(entry, trusted=not entry.doubtful) for entry in entries])
         try:
-            sure = [_base(entry, trusted=not entry.doubtful) for entry in entries]
-            return plan(target, sure, spans, survey.epochs, level=level, heartbeat=known)
-        except Unreachable:
-            pass
-        try:
-            return plan(target, map(_base, entries), spans, survey.epochs, level=level, heartbeat=known)
+            return await found([_base(entry) for entry in entries])
         except Unreachable as unreachable:
             raise _unreachable(unreachable) from None
 

@@ -43,6 +43,8 @@ from llm_schema_registry.objects.store import (
 
 PIECE_BYTES = 1024 * 1024
 """Read or written at once, in a thread."""
+LISTED_AT_ONCE = 1000
+"""Files that are looked at in one go of a listing: who asks for the first ones does not wait for all of a folder's."""
 
 _Result = TypeVar("_Result")
 
@@ -152,16 +154,23 @@ class DirectoryStore:
         """See ObjectStore. An object that comes or goes meanwhile is listed or not."""
         check_prefix(prefix)
         # Depth first. The beginnings of keys that are folders end with a slash, so they sort as whole keys do.
-        pending: list[str | Listed] = [prefix[: prefix.rfind("/") + 1]]
+        pending: list[str] = [prefix[: prefix.rfind("/") + 1]]
         while pending:
-            match pending.pop():
-                case Listed() as found:
-                    yield found
-                case beginning:
-                    pending.extend(reversed(await self._entries(beginning, prefix, after)))
+            beginning = pending.pop()
+            if not beginning or beginning.endswith("/"):
+                pending.extend(reversed(await self._entries(beginning, prefix, after)))
+                continue
+            keys = [beginning]
+            while pending and len(keys) < LISTED_AT_ONCE and not pending[-1].endswith("/"):
+                keys.append(pending.pop())
+            for found in await self._listed(keys):
+                yield found
 
-    async def _entries(self, beginning: str, prefix: str, after: str) -> Sequence[str | Listed]:
+    async def _entries(self, beginning: str, prefix: str, after: str) -> Sequence[str]:
         return await self._run(lambda: files.entries(self._place, beginning, prefix, after))
+
+    async def _listed(self, keys: Sequence[str]) -> Sequence[Listed]:
+        return await self._run(lambda: files.listed(self._place, keys))
 
     async def delete(self, key: str) -> None:
         """See ObjectStore. Folders that become empty go too."""

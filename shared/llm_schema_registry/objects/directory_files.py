@@ -9,7 +9,7 @@ import re
 import secrets
 import stat as modes
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -263,12 +263,13 @@ def stat(place: Place, key: str) -> Stored | None:
     return _stored(key, found) if modes.S_ISREG(found.st_mode) else None
 
 
-def entries(place: Place, beginning: str, prefix: str, after: str) -> list[str | Listed]:
-    """What one folder holds of the keys that are asked for, in the order of whole keys.
+def entries(place: Place, beginning: str, prefix: str, after: str) -> list[str]:
+    """What one folder holds of the keys that are asked for, in the order of whole keys: keys of objects, and the
+    beginnings of keys that folders are, which end with a slash.
 
-    beginning: the folder, "" or ending with a slash. Objects are Listed; folders are their keys' beginning.
+    beginning: the folder, "" or ending with a slash.
     """
-    found: dict[str, str | Listed] = {}
+    found: list[str] = []
     try:
         with os.scandir(place.folder / beginning) as scanned:
             for entry in scanned:
@@ -278,13 +279,18 @@ def entries(place: Place, beginning: str, prefix: str, after: str) -> list[str |
                 if entry.is_dir(follow_symlinks=False):
                     path += "/"
                     if (path.startswith(prefix) or prefix.startswith(path)) and _reaches(path, after):
-                        found[path] = path
+                        found.append(path)
                 elif path.startswith(prefix) and path > after and entry.is_file(follow_symlinks=False):
-                    with suppress(FileNotFoundError):
-                        found[path] = _listed(path, entry.stat(follow_symlinks=False))
+                    found.append(path)
     except (FileNotFoundError, NotADirectoryError):
         place.require()
-    return [found[path] for path in sorted(found)]
+    return sorted(found)
+
+
+def listed(place: Place, keys: Sequence[str]) -> list[Listed]:
+    """What a listing tells of objects; those that are gone meanwhile are left out."""
+    found = (stat(place, key) for key in keys)
+    return [Listed(each.key, each.size_bytes, each.etag, each.modify_time) for each in found if each is not None]
 
 
 def remove(place: Place, key: str) -> None:
@@ -374,7 +380,3 @@ def _moment(found: os.stat_result) -> datetime:
 
 def _stored(key: str, found: os.stat_result) -> Stored:
     return Stored(key, found.st_size, _etag(found), _moment(found))
-
-
-def _listed(key: str, found: os.stat_result) -> Listed:
-    return Listed(key, found.st_size, _etag(found), _moment(found))

@@ -104,7 +104,8 @@ async def test_a_backup_tells_how_far_it_is(filled_registry: Service, make_backu
     with psycopg.connect(database_of(filled_registry)) as database:
         # 51 MiB that hardly get smaller.
         database.execute(
-            "CREATE TABLE filler AS SELECT encode(sha256(i::text::bytea), 'base64') FROM generate_series(1, 1200000) AS i"
+            "CREATE TABLE filler AS"
+            " SELECT encode(sha256(i::text::bytea), 'base64') FROM generate_series(1, 1200000) AS i"
         )
     service = make_backup_service(database_of(filled_registry))
     await service.start_async()

@@ -13,7 +13,8 @@ from services.backup.domain.documents import Signer
 from services.backup.domain.layout import SegmentKey
 from services.backup.domain.model import StoredChange
 from services.backup.domain.targets import Base, Cut, Latest, SegmentSpan, Unreachable, plan
-from services.backup.usecases.archive import NEWEST_MAX, Given, Tip
+from services.backup.usecases.archive import Given, Tip
+from services.backup.usecases.line_ends import NEWEST_MAX
 from tests.backup_parts import CLUSTER, Parts, again, make_parts
 from tests.fix_fault_table import FaultTable
 from tests.object_faults import CutShort, Flip
@@ -40,7 +41,7 @@ async def replay(parts: Parts) -> list[StoredChange]:
     """All changes that a restore from the first backup to the latest place would apply."""
     entries = (await parts.repository.catalog.listing()).entries
     bases = [Base(e.id, e.manifest.place, e.manifest.facts.time, e.level) for e in entries[-1:]]
-    way = plan(Latest(), bases, await parts.archive.spans(), parts.registry.epochs)
+    way = plan(Latest(), bases, await parts.spans(), parts.registry.epochs)
     cut = Cut(way)
     async with aclosing(parts.archive.changes(way, cut)) as changes:
         return [change async for change in changes]

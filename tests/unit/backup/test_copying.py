@@ -71,7 +71,7 @@ async def test_the_copy_alone_is_enough(stores: Stores, fault_table: FaultTable)
     assert (entry.level, entry.pinned) == (Level.V0, True)
     assert (await there.look(made.id)).passed
     assert (await there.repository.catalog.get(made.id)).level is Level.V3
-    assert len(await there.archive.spans()) == 1
+    assert len(await there.spans()) == 1
     fault_table("T31", "first store lost, the copy alone", "V3 passes in the copy")
 
 

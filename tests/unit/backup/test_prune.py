@@ -383,7 +383,7 @@ async def test_old_segments_go_when_no_backup_needs_them(parts: Parts) -> None:
 
     done = await parts.prune.apply()
 
-    spans = await parts.archive.spans()
+    spans = await parts.spans()
     assert len(spans) < 3
     assert done.plan.blocked is None
     entries = (await parts.repository.catalog.listing()).entries

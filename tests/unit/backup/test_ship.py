@@ -77,7 +77,7 @@ async def test_a_backlog_is_shipped_in_full_segments(parts: Parts) -> None:
     await once(parts)
 
     assert await archived(parts) == {1: parts.registry.history}
-    assert 4 < len(await parts.archive.spans()) < 20
+    assert 4 < len(await parts.spans()) < 20
 
 
 async def test_a_backlog_that_is_not_shipped_yet_is_not_told_as_shipped(
@@ -108,7 +108,7 @@ async def _positions_at(parts: Parts, time: datetime) -> list[int]:
     beat = await parts.archive.heartbeat()
     known = Known(beat.place, beat.time) if beat else None
     bases = [Base("empty", Place(1, 0), NOON, Level.V3)]
-    way = plan(AtTime(time), bases, await parts.archive.spans(), parts.registry.epochs, heartbeat=known)
+    way = plan(AtTime(time), bases, await parts.spans(), parts.registry.epochs, heartbeat=known)
     return [change.position async for change in parts.archive.changes(way, Cut(way))]
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.backup.domain.lineage import line_of
+from services.backup.domain import targets
+from services.backup.domain.lineage import Stretch, line_of
 from services.backup.domain.model import Epoch, Level, Place, StoredChange
 from services.backup.domain.targets import (
     AtBackup,
@@ -25,10 +27,13 @@ from services.backup.domain.targets import (
     Target,
     Unreachable,
     plan,
+    stretches_for,
 )
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
+SKEW = 3 * SECOND
+"""By which the times of changes are wrong."""
 ROOT = (Epoch(1, None, 0),)
 FORKED = (Epoch(1, None, 0), Epoch(2, 1, 20))
 
@@ -325,8 +330,8 @@ def worlds(
     changes = {}
     for epoch in epochs:
         for position in range(start[epoch.id] + 1, ends[epoch.id] + 1):
-            skew = draw(st.sampled_from([0, 0, 0, -3, 3]))
-            changes[Place(epoch.id, position)] = change(epoch.id, position, at(10 * epoch.id + position + skew))
+            skew = draw(st.sampled_from([0, 0, 0, -1, 1])) * SKEW
+            changes[Place(epoch.id, position)] = change(epoch.id, position, at(10 * epoch.id + position) + skew)
     bases = []
     for number in range(draw(st.integers(1, 4))):
         epoch = draw(st.sampled_from(epochs))
@@ -429,3 +434,48 @@ def test_a_plan_leads_exactly_to_its_target_or_is_refused(
             on_line(each.place) and each.place.position <= end and each.time >= target.time for each in bases
         )
         assert stood_still or (later and later[0].time > target.time)
+
+
+@given(world=worlds())
+@settings(max_examples=300)
+def test_a_plan_needs_no_other_segments(
+    world: tuple[tuple[Epoch, ...], dict[Place, StoredChange], list[Base], list[SegmentSpan], Target],
+) -> None:
+    """Listed by what it needs alone, the archive leads the same way to the same places, or is refused as before."""
+    epochs, changes, bases, segments, target = world
+    listed = [SegmentSpan(each.epoch, each.first, each.last) for each in segments]
+
+    def outcome(spans: Sequence[SegmentSpan]) -> object:
+        try:
+            way = plan(target, bases, spans, epochs)
+            return way.base, taken(way, changes=list(changes.values()))
+        except Unreachable as refused:
+            reason = "" if isinstance(target, AtTime) else refused.reason
+            return reason, refused.nearest_before, refused.nearest_after
+
+    with patch.object(targets, "CLOCKS_APART_MAX", 2 * SKEW):
+        needed = stretches_for(target, bases, epochs)
+    some = [
+        each
+        for each in listed
+        if any(
+            each.epoch == one.epoch and each.last > one.after and (one.through is None or each.first <= one.through)
+            for one in needed
+        )
+    ]
+    assert outcome(some) == outcome(listed)
+
+
+def test_what_lies_before_the_base_and_behind_the_target_is_not_needed() -> None:
+    """However long the archive is: from the newest backup on, up to the place, or to a backup well after the time."""
+    bases = [base(1, 0), base(1, 40_000), base(2, 41_000, time=NOON + timedelta(hours=12.5))]
+    epochs = (Epoch(1, None, 0), Epoch(2, 1, 40_500))
+
+    assert stretches_for(Latest(), bases, epochs) == (Stretch(2, 41_000, None),)
+    assert stretches_for(AtPlace(1, 700), bases, epochs) == (Stretch(1, 0, 700),)
+    assert stretches_for(AtPlace(2, 40_600), bases, epochs) == (Stretch(1, 40_000, 40_500), Stretch(2, 40_500, 40_600))
+    assert stretches_for(AtTime(at(7200)), bases, epochs) == (Stretch(1, 0, 40_000),)
+    assert stretches_for(AtTime(at(41_000)), bases, epochs) == (Stretch(1, 40_000, 40_500), Stretch(2, 40_500, 41_000))
+    assert stretches_for(AtTime(at(42_000)), bases, epochs)[-1] == Stretch(2, 40_500, None), "clocks may differ"
+    assert stretches_for(AtBackup("b1-0"), bases, epochs) == ()
+    assert stretches_for(Latest(), [], epochs) == ()

@@ -8,7 +8,7 @@ import fcntl
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from llm_schema_registry.errors import Error, ObjectStoreDenied, ObjectStoreUnavailable
-from llm_schema_registry.objects import directory_files
+from llm_schema_registry.objects import directory, directory_files
 from llm_schema_registry.objects.directory import DirectoryStore, translated
-from llm_schema_registry.objects.store import ObjectChanged, ObjectDamaged, ObjectNotFound
+from llm_schema_registry.objects.store import Listed, ObjectChanged, ObjectDamaged, ObjectNotFound
 
 ROOT = Path(__file__).resolve().parents[3]
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
@@ -132,6 +132,52 @@ async def test_parent_missing(tmp_path: Path) -> None:
     with pytest.raises(ObjectStoreDenied, match="mount the volume"):
         await anext(store.list(""))
     assert not (tmp_path / "volume").exists()
+
+
+async def test_a_long_folder_is_listed_bit_by_bit(store: DirectoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the order of keys, folders among objects; what is removed meanwhile is left out, and nobody is asked about
+    files whose turn does not come."""
+    monkeypatch.setattr(directory, "LISTED_AT_ONCE", 2)
+    keys = ["a", "b/1", "b/2", "b/3", "c", "d", "e", "f"]
+    for key in reversed(keys):
+        await store.put(key, key.encode())
+    looked: list[str] = []
+
+    def look(place: directory_files.Place, some: Sequence[str]) -> list[Listed]:
+        looked.extend(some)
+        return listed(place, some)
+
+    listed = directory_files.listed
+    monkeypatch.setattr(directory_files, "listed", look)
+
+    found: list[str] = []
+    async for each in store.list(""):
+        found.append(each.key)
+        if each.key == "a":
+            await store.delete("b/3")
+        if each.key == "d":
+            break
+
+    assert found == ["a", "b/1", "b/2", "c", "d"]
+    assert looked == found
+    assert [each.key async for each in store.list("", after="b/1")] == ["b/2", "c", "d", "e", "f"]
+
+
+async def test_a_volume_that_goes_away_in_a_listing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was not listed yet does not look as if it had been removed."""
+    monkeypatch.setattr(directory, "LISTED_AT_ONCE", 2)
+    (tmp_path / "volume").mkdir()
+    store = DirectoryStore(tmp_path / "volume" / "objects")
+    for key in "abc":
+        await store.put(key, b"")
+
+    listing = store.list("")
+    await anext(listing)
+    await anext(listing)
+    (tmp_path / "volume").rename(tmp_path / "elsewhere")
+
+    with pytest.raises(ObjectStoreDenied, match="mount the volume"):
+        await anext(listing)
 
 
 @pytest.mark.parametrize(
