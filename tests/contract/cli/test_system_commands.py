@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 
 from tests.fix_cli import Ran, run_here
 from tests.fix_steering import System
+
+SETTLE_SECONDS_MAX = 60
 
 
 def run(system: System, *arguments: str, **settings: str) -> Ran:
@@ -22,10 +25,22 @@ def document(system: System, *arguments: str, status: int = 0) -> Any:
     return ran.document
 
 
+def settled(system: System) -> Any:
+    """The status as JSON, once the backup service, which started before the registry had made its tables, has found
+    them."""
+    deadline = time.monotonic() + SETTLE_SECONDS_MAX
+    while True:
+        found = document(system, "system", "status")
+        if not any("start the registry" in problem for problem in found["problems"]):
+            return found
+        assert time.monotonic() < deadline, found["problems"]
+        time.sleep(0.2)
+
+
 def test_status(steered: System) -> None:
     """A row for each replica, then what is wrong; the same as JSON."""
+    found = settled(steered)
     told = run(steered, "system", "status")
-    found = document(steered, "system", "status")
 
     assert told.status == 0
     lines = told.stdout.splitlines()

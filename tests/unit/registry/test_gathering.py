@@ -156,8 +156,9 @@ async def test_callers_who_leave() -> None:
     assert await lone == 0
 
 
-async def test_left_before_the_batch() -> None:
+async def test_left_before_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever leaves while still waiting is not asked for."""
+    monkeypatch.setattr(gathering, "PATIENCE_SECONDS", 3600)
     oracle, gathered, first = await one_in_work()
     then = asked(gathered, 2, 3)
     await asyncio.sleep(0)
