@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from llm_schema_registry import errors
 from llm_schema_registry.objects.store import (
+    Listed,
     ObjectDamaged,
     ObjectExists,
     ObjectNotFound,
@@ -200,12 +202,10 @@ class Copying:
         newest = max(self._copied.values(), default="")
         places = [*((layout.epoch(each), self._copied[each]) for each in older), (layout.ARCHIVE, newest)]
         for prefix, after in places:
-            there = {each.key async for each in self._second.list(prefix, after=after)}
-            async for each in self._repository.store.list(prefix, after=after):
+            async for each, missing in self._compared(prefix, after):
                 segment = layout.segment_of(each.key)
                 if segment is None:
                     continue
-                missing = each.key not in there
                 if missing and each.modify_time >= self._keys_time:
                     problems += await self._copy_keys()  # A segment's key is older than the segment.
                 found = await self._copy_small_or_say(each.key) if missing else []
@@ -217,12 +217,21 @@ class Copying:
         return problems
 
     async def _copy_all_small(self, prefix: str) -> list[str]:
-        there = {each.key async for each in self._second.list(prefix)}
         problems: list[str] = []
-        async for each in self._repository.store.list(prefix):
-            if each.key not in there:
+        async for each, missing in self._compared(prefix):
+            if missing:
                 problems += await self._copy_small_or_say(each.key)
         return problems
+
+    async def _compared(self, prefix: str, after: str = "") -> AsyncIterator[tuple[Listed, bool]]:
+        """The objects of the first store, and whether each is missing in the second. Both are listed side by side, in
+        the order of keys: nothing is kept of them, however many there are."""
+        others = self._second.list(prefix, after=after)
+        other = await anext(others, None)
+        async for each in self._repository.store.list(prefix, after=after):
+            while other is not None and other.key < each.key:
+                other = await anext(others, None)
+            yield each, other is None or other.key != each.key
 
     async def _copy_small_or_say(self, key: str, *, changing: bool = False) -> list[str]:
         """Copies an object; what is wrong with it."""

@@ -294,6 +294,20 @@ async def test_old_segments_are_not_listed_again_in_every_round(stores: Stores) 
     assert first in await stores.keys()
 
 
+async def test_holes_in_the_copy_are_filled(stores: Stores) -> None:
+    """What the copy alone has, between, before and behind the others, stays; what it lacks comes."""
+    shipped = [await stores.ship(2 * number) for number in range(5)]
+    await stores.copying.round()
+    for key in (shipped[0], shipped[3]):
+        await stores.parts.store.delete(key)
+    for key in (shipped[1], shipped[2], shipped[4]):
+        await stores.second.delete(key)
+
+    await Copying(stores.parts.repository, stores.second).round()
+
+    assert [key for key in await stores.keys() if key in shipped] == shipped
+
+
 async def test_segments_of_a_new_epoch_and_of_an_old_one_are_copied(stores: Stores) -> None:
     """A restore's new line is found at once, and so is what an older line gets late."""
     await stores.ship(0)
