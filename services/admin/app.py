@@ -65,6 +65,7 @@ async def build(runtime: Runtime[AdminServiceSettings]) -> AsyncIterator[Parts[A
 
     background = [
         asyncio.create_task(assembly.shutdown.keep(), name="shutdowns"),
+        asyncio.create_task(assembly.returning.run(), name="returning"),
         asyncio.create_task(assembly.sampler.run(settings.admin.sample_seconds, report, forget_old), name="samples"),
     ]
 

@@ -33,6 +33,7 @@ from services.admin.usecases.recover import Records, Recover
 from services.admin.usecases.recovery_journal import RecoveryJournal
 from services.admin.usecases.recovery_steps import RecoverySteps
 from services.admin.usecases.recovery_work import RestoreWork
+from services.admin.usecases.returning import Returning
 from services.admin.usecases.sample import Sampler
 from services.admin.usecases.shutdown import Here, Shutdown
 from services.admin.usecases.smoke import CHECK_SECONDS, Smoke
@@ -78,6 +79,7 @@ class Assembly:
     sampler: Sampler
     capacity: Capacity
     recover: Recover
+    returning: Returning
 
 
 async def assemble(setting: Setting, stack: AsyncExitStack) -> Assembly:
@@ -117,6 +119,7 @@ async def assemble(setting: Setting, stack: AsyncExitStack) -> Assembly:
         sampler=sampler,
         capacity=Capacity(sources, clock, settings.admin.database_bytes_limit),
         recover=Recover(Records(journal, office, _dice), operations, steps, clock, failpoints(os.environ)),
+        returning=Returning(peers, journal, office, clock, setting.report),
     )
 
 

@@ -207,7 +207,8 @@ class Recovery:
 
     modes: what each registry replica was in before the fence, by address. place_time: of the newest change that was
     brought back. archived_time: until when everything is in the archive, of a live database that cannot be read.
-    fence_time: when the replicas stopped taking writes. epoch: that the swap began.
+    fence_time: when the replicas stopped taking writes. epoch: that the swap began. left: the modes of those that were
+    away when the fence was taken off, by address; they are put into them when they return.
     """
 
     id: str
@@ -223,6 +224,7 @@ class Recovery:
     loss: Loss | None = None
     end_time: datetime | None = None
     modes: Mapping[str, State] = field(default_factory=dict)
+    left: Mapping[str, State] = field(default_factory=dict)
     fence_time: datetime | None = None
     place_time: datetime | None = None
     archived_time: datetime | None = None
@@ -235,6 +237,11 @@ class Recovery:
 
     def step(self, name: StepName) -> Step:
         return self.steps[NAMES.index(name)]
+
+    @property
+    def fence(self) -> State | None:
+        """The mode that its fence puts replicas into; None when there is none."""
+        return {Traffic.FENCE_WRITES: State.READ_ONLY, Traffic.STOP_FIRST: State.MAINTENANCE}.get(self.spec.traffic)
 
     @property
     def open(self) -> bool:

@@ -40,6 +40,7 @@ def to_document(recovery: Recovery) -> dict[str, Any]:
         "restore_id": recovery.restore_id,
         "loss": _loss(recovery.loss),
         "modes": {address: mode.name for address, mode in recovery.modes.items()},
+        "left": {address: mode.name for address, mode in recovery.left.items()},
         "fence_time": _time(recovery.fence_time),
         "place_time": _time(recovery.place_time),
         "archived_time": _time(recovery.archived_time),
@@ -71,7 +72,8 @@ def from_document(document: Mapping[str, Any]) -> Recovery:
         safety_backup_id=str(document["safety_backup_id"]),
         restore_id=str(document["restore_id"]),
         loss=_read_loss(loss) if loss else None,
-        modes={str(address): State[mode] for address, mode in document["modes"].items()},
+        modes=_read_modes(document["modes"]),
+        left=_read_modes(document.get("left", {})),
         fence_time=_read_time(document["fence_time"]),
         place_time=_read_time(document["place_time"]),
         archived_time=_read_time(document.get("archived_time")),
@@ -82,6 +84,10 @@ def from_document(document: Mapping[str, Any]) -> Recovery:
         recovery_point_seconds=document["recovery_point_seconds"],
         problem=str(document["problem"]),
     )
+
+
+def _read_modes(document: Mapping[str, str]) -> Mapping[str, State]:
+    return {str(address): State[mode] for address, mode in document.items()}
 
 
 def _spec(spec: Spec) -> dict[str, Any]:

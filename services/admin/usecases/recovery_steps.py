@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 from llm_schema_registry import errors
 from llm_schema_registry.operations.ports import Clock
-from services.admin.domain.recovery import Loss, Recovery, Safety, StepName, Traffic
+from services.admin.domain.recovery import Loss, Recovery, Safety, StepName
 from services.admin.domain.restoring import (
     Activate,
     BackUp,
@@ -32,6 +32,8 @@ from services.admin.usecases.recovery_work import POLL_SECONDS, Course, RestoreW
 from services.admin.usecases.steer import Steer
 
 V2, V3 = 2, 3
+TAKING_CALLS = frozenset({State.SERVING, State.READ_ONLY})
+"""Modes that a fence takes away, and that are given back."""
 LATELY = timedelta(hours=24)
 """A backup that was read in full since is not read again."""
 SERVING_SECONDS_MAX = 240.0
@@ -81,7 +83,7 @@ class RecoverySteps:
         """Undoes the step as far as it was done. Raises what kept it from being undone."""
         match course.name:
             case StepName.FENCE:
-                return await self._unfence(course.recovery.modes)
+                return await self._unfence(course)
             case StepName.RESTORE:
                 return await self._drop(course)
             case StepName.SWITCH:
@@ -94,7 +96,7 @@ class RecoverySteps:
         loss = _at_swap(outlook.loss, recovery)
         accepted = loss.accepted(recovery.spec.confirmation, latest=recovery.spec.target.latest)
         confirm = "" if accepted else f"; confirm with {loss.confirmation}"
-        fence = _fence_mode(recovery)
+        fence = recovery.fence
         found = {
             StepName.PREFLIGHT: Told(looked),
             StepName.FENCE: _unfenced() if fence is None else Told(f"replicas of the registry become {fence.name}"),
@@ -150,7 +152,7 @@ class RecoverySteps:
         return Told(told)
 
     async def _fence(self, course: Course) -> Told:
-        mode = _fence_mode(course.recovery)
+        mode = course.recovery.fence
         if mode is None:
             return _unfenced()
         found = await self._steer.look(REGISTRY)
@@ -166,11 +168,20 @@ class RecoverySteps:
         problems = "; ".join(filter(None, (_problems(found), _problems(after))))
         return Told(f"{told}; not reached, fenced at the swap: {problems}" if problems else told)
 
-    async def _unfence(self, modes: Mapping[str, State]) -> Told:
+    async def _unfence(self, course: Course) -> Told:
         """Every replica back into the mode that it had; those that took calls then."""
-        wanted = {target: mode for target, mode in modes.items() if mode in {State.SERVING, State.READ_ONLY}}
-        problems = _problems(await self._each_in(wanted))
-        return Told(f"{len(wanted)} replicas are as they were" + (f"; not reached: {problems}" if problems else ""))
+        recovery = course.recovery
+        wanted = {target: mode for target, mode in recovery.modes.items() if mode in TAKING_CALLS}
+        found = await self._each_in(wanted)
+        back = {each.address.target for each in found if not each.problem}
+        left = {target: mode for target, mode in wanted.items() if target not in back}
+        await course.note(left=left)
+        told = [
+            f"{len(back)} replicas are as they were",
+            f"not reached: {problems}" if (problems := _problems(found)) else "",
+            _told_left(recovery, left),
+        ]
+        return Told("; ".join(filter(None, told)))
 
     async def _each_in(self, modes: Mapping[str, State]) -> Sequence[Replica]:
         """Puts replicas of the registry into modes, by address."""
@@ -333,21 +344,21 @@ class RecoverySteps:
 
     async def _resume(self, course: Course) -> Told:
         recovery = course.recovery
-        missing = await self._served(recovery.epoch)
+        found = await self._served(recovery.epoch)
+        missing = [each for each in found if not each.process]
         pause = recovery.write_outage_seconds
         if recovery.fence_time is not None:
             pause = (self._clock.now() - recovery.fence_time).total_seconds()
-        await course.note(write_pause_seconds=pause)
+        left = _left_fenced(recovery, [each for each in found if each.process])
+        await course.note(write_pause_seconds=pause, left=left)
         told = f"the registry serves epoch {recovery.epoch}"
         if missing:
             told = f"{told}; not reached, the database lets them not write: {_problems(missing)}"
-        if left := _left_fenced(recovery, missing):
-            told = f"{told}; {left}"
-        return Told(told)
+        return Told("; ".join(filter(None, (told, _told_left(recovery, left)))))
 
     async def _served(self, epoch: int) -> Sequence[Replica]:
-        """The replicas that do not answer, once every other one serves an epoch. Raises errors.PeerFailed when one does
-        not come to serve, errors.PeerUnreachable when none answers."""
+        """All replicas, once every one that answers serves an epoch. Raises errors.PeerFailed when one does not come to
+        serve, errors.PeerUnreachable when none answers."""
         loop = asyncio.get_running_loop()
         ends, alone_since = loop.time() + SERVING_SECONDS_MAX, 0.0
         while True:
@@ -355,11 +366,11 @@ class RecoverySteps:
             behind = [each for each in found if each.process and not await self._serves(each, epoch)]
             missing = [each for each in found if not each.process]
             if not behind and not missing:
-                return missing
+                return found
             if not behind and len(missing) < len(found):
                 alone_since = alone_since or loop.time()
                 if loop.time() >= alone_since + MISSING_SECONDS:
-                    return missing
+                    return found
             if loop.time() >= ends:
                 names = ", ".join(each.address.target for each in behind)
                 if names:
@@ -386,10 +397,6 @@ class RecoverySteps:
         return Told(f"{len(found)} checks passed")
 
 
-def _fence_mode(recovery: Recovery) -> State | None:
-    return {Traffic.FENCE_WRITES: State.READ_ONLY, Traffic.STOP_FIRST: State.MAINTENANCE}.get(recovery.spec.traffic)
-
-
 def _recovery_point(recovery: Recovery, place_time: datetime | None) -> float:
     """Seconds before the recovery's begin of which writes may be lost. Of a live database that could not be read nobody
     knows the last ones: those since the newest change that came back, or since the archive last had everything."""
@@ -400,14 +407,19 @@ def _recovery_point(recovery: Recovery, place_time: datetime | None) -> float:
     return max(0.0, (recovery.start_time - max(known)).total_seconds()) if known else 0.0
 
 
-def _left_fenced(recovery: Recovery, missing: Sequence[Replica]) -> str:
-    """Which replicas the fence has changed and nobody has changed back, in words; empty for none."""
-    mode = _fence_mode(recovery)
-    had = {each.address.target: recovery.modes.get(each.address.target) for each in missing}
-    left = [
-        target for target, before in had.items() if before in {State.SERVING, State.READ_ONLY} and before is not mode
-    ]
-    return f"when they return they are {mode.name} until SetMode: {', '.join(left)}" if mode and left else ""
+def _left_fenced(recovery: Recovery, answered: Sequence[Replica]) -> Mapping[str, State]:
+    """The replicas that the fence has changed and nobody has changed back, with the mode that they are to be in."""
+    back = {each.address.target for each in answered}
+    had = recovery.modes.items() if recovery.fence else ()
+    fenced = [at for at, before in had if before in TAKING_CALLS and before is not recovery.fence and at not in back]
+    return dict.fromkeys(fenced, State.SERVING)
+
+
+def _told_left(recovery: Recovery, left: Mapping[str, State]) -> str:
+    """Which replicas are still to be put back, in words; empty for none."""
+    if not left or recovery.fence is None:
+        return ""
+    return f"{recovery.fence.name} until they return, and put back then: {', '.join(left)}"
 
 
 def _unfenced() -> Told:

@@ -447,8 +447,8 @@ async def test_traffic_before_the_swap(admin: Admin, world: World, traffic: Traf
 async def test_a_replica_that_is_away_behind_the_fence(
     admin: Admin, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that was fenced and cannot be reached any more does not stop it, and is named with the mode that it is left
-    in."""
+    """One that was fenced and cannot be reached any more does not stop it, and is named with its mode, which it is to
+    leave when it returns."""
     monkeypatch.setattr(recovery_steps, "MISSING_SECONDS", 0.0)
     world.changes = 1
     await admin.start(EARLIER)
@@ -461,7 +461,25 @@ async def test_a_replica_that_is_away_behind_the_fence(
     assert done.state is RecoveryState.DONE
     assert world.modes == {"a:1": State.SERVING, "b:1": State.READ_ONLY}
     assert "b:1 does not answer" in done.step(StepName.RESUME).message
-    assert "READ_ONLY until SetMode: b:1" in done.step(StepName.RESUME).message
+    assert "READ_ONLY until they return, and put back then: b:1" in done.step(StepName.RESUME).message
+    assert done.left == {"b:1": State.SERVING}
+
+
+@pytest.mark.parametrize("away", [{"b:1"}, {"a:1", "b:1"}])
+async def test_a_replica_that_is_away_when_the_fence_is_taken_back(admin: Admin, world: World, away: set[str]) -> None:
+    """It does not stop the way back, and is noted with the mode that it had."""
+    world.modes["b:1"] = State.READ_ONLY
+    world.changes = 1
+    await admin.start(replace(EARLIER, traffic=Traffic.STOP_FIRST))
+    [recovery] = await admin.recover.list()
+    world.away |= away
+
+    await admin.abort(recovery.id)
+
+    aborted = await admin.recover.get(recovery.id)
+    assert aborted.state is RecoveryState.ABORTED
+    assert aborted.left == {target: recovery.modes[target] for target in away}
+    assert f"{2 - len(away)} replicas are as they were" in aborted.step(StepName.FENCE).message
 
 
 async def test_recovery_point_without_the_database(admin: Admin, world: World) -> None:
