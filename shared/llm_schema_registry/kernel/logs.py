@@ -163,14 +163,22 @@ class _Writer:
         self._thread.join(CLOSE_SECONDS)
 
     def _run(self) -> None:
+        last: dict[str, Any] = {}
         while (line := self._lines.get()) is not None:
             if isinstance(line, threading.Event):
                 line.set()
                 continue
             self._write(line)
-            if self.dropped > self._told and self._lines.empty():
-                lost, self._told = self.dropped - self._told, self.dropped
-                self._write({**_heading(line), "level": "warning", "event": "log lines dropped", "lines": lost})
+            last = line
+            if self._lines.empty():
+                self._tell_lost(last)
+        self._tell_lost(last)
+
+    def _tell_lost(self, last: dict[str, Any]) -> None:
+        """Writes how many lines were dropped since that was told. last: the line before."""
+        if self.dropped > self._told:
+            lost, self._told = self.dropped - self._told, self.dropped
+            self._write({**_heading(last), "level": "warning", "event": "log lines dropped", "lines": lost})
 
     def _write(self, line: dict[str, Any]) -> None:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import grpc
@@ -112,8 +113,11 @@ async def test_status_and_catalog(backup: BackupCalls) -> None:
 
 def niceness(pid: int) -> dict[int, int]:
     """Of each thread of a process, by its number."""
-    threads = [int(each.name) for each in Path(f"/proc/{pid}/task").iterdir()]
-    return {thread: os.getpriority(os.PRIO_PROCESS, thread) for thread in threads}
+    found = {}
+    for each in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(ProcessLookupError):  # One that has ended since.
+            found[int(each.name)] = os.getpriority(os.PRIO_PROCESS, int(each.name))
+    return found
 
 
 async def test_dumps_give_way(filled_registry: Service, make_backup_service: MakeBackupService) -> None:

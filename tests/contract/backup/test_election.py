@@ -96,6 +96,7 @@ async def test_lost_session(database_url: str) -> None:
             connection.execute("SELECT pg_terminate_backend(%s)", holders(database_url))
         async with asyncio.timeout(PATIENCE_SECONDS):
             await first.lost("archiver").wait()
+        await until_free(database_url)  # The server says farewell before it lets go.
         async with second.held("archiver") as taken:
             assert taken
     with pytest.raises(KeyError):

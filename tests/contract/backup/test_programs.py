@@ -135,14 +135,14 @@ async def test_our_own_time_is_no_stall() -> None:
 
     async def slow() -> AsyncIterator[bytes]:
         yield bytes(4 * MEBIBYTE)
-        await asyncio.sleep(1)
+        await asyncio.sleep(2)
         yield b"end"
 
     found = b""
 
-    async for piece in run_program(shell("cat"), slow(), stall_seconds=0.75):
+    async for piece in run_program(shell("cat"), slow(), stall_seconds=1.75):
         if not found:
-            await asyncio.sleep(1)
+            await asyncio.sleep(2)
         found += piece
 
     assert len(found) == 4 * MEBIBYTE + 3

@@ -123,5 +123,5 @@ def test_examples_run_as_pasted(
 
 def _forget_slot(backed_up: BackedUp) -> None:
     """Deletes what the example made, which would be much of what there is for `prune`."""
-    made = backed_up.json("backup", "run", "--kind", "hourly")
-    assert backed_up.run("backup", "delete", made["backup"]["id"], "--apply").status == 0
+    for made in backed_up.json("backup", "list", "--kind", "hourly")["backups"]:
+        assert backed_up.run("backup", "delete", made["id"], "--apply").status == 0

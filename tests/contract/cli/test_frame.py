@@ -45,11 +45,9 @@ def schema_file(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def closed_port() -> int:
-    """A port where nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-    return port
+def closed_port(free_port: Callable[[], int]) -> int:
+    """A port where nobody listens, nor is about to."""
+    return free_port()
 
 
 def test_nobody_there_is_unreachable(closed_port: int) -> None:

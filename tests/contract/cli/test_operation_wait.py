@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import signal
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
@@ -121,10 +121,9 @@ def test_a_refused_watch_is_not_repeated() -> None:
     assert json.loads(ran.stderr)["error"]["code"] == "PERMISSION_DENIED"
 
 
-def test_a_watch_outlasts_a_restart_of_the_service(start_llmsr: Start) -> None:
+def test_a_watch_outlasts_a_restart_of_the_service(start_llmsr: Start, free_port: Callable[[], int]) -> None:
     """The service goes away and comes back at its address: the watch goes on there."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     with ExitStack() as first:
         target = first.enter_context(serving_watch([DUMP_RUNS], code=grpc.StatusCode.UNAVAILABLE, port=port))
         process = start_llmsr(["backup", "watch", NAME, "--output", "json"], LLMSR_BACKUP_TARGET=target)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import socket
+from collections.abc import Callable
 
 import pytest
 
@@ -39,11 +39,9 @@ def test_a_failure_with_a_code_that_is_none() -> None:
     assert error.code is errors.Code.UNKNOWN
 
 
-async def test_the_transport_says_its_words() -> None:
+async def test_the_transport_says_its_words(free_port: Callable[[], int]) -> None:
     """An error that no service sent holds what gRPC said of the connection."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    async with BackupClient(f"127.0.0.1:{port}") as client:
+    async with BackupClient(f"127.0.0.1:{free_port()}") as client:
         with pytest.raises(errors.NotServing) as caught:
             await client.call(client.backups.ListBackups, backup_service_pb2.ListBackupsRequest())
 

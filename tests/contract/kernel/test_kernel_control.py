@@ -186,7 +186,7 @@ async def test_reload_applies_what_may_change(spawn: Spawn, tmp_path: Path) -> N
 
 async def test_stop_with_restart_asks_for_a_successor(spawn: Spawn) -> None:
     """The process ends in order and with status 75; a second Stop without the wish does not take it back."""
-    echo = await spawn({"server.drain_seconds": "0.2"})
+    echo = await spawn({"server.drain_seconds": "2"})
     ready = await echo.line("ready")
     async with open_channel(ready["grpc_port"]) as channel:
         stub: Any = control_stub(channel)

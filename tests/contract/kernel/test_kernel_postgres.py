@@ -44,6 +44,11 @@ async def sleep(connection: Connection) -> str:
     return "slept"
 
 
+def hurry(database: Postgres, seconds: float) -> None:
+    """Shortens the wait for a connection of a pool that has one: to make the first one may take longer."""
+    database.options = replace(database.options, connection_timeout_seconds=seconds)
+
+
 async def fails_with(connection: Connection, state: str) -> None:
     """A query that PostgreSQL ends with an SQLSTATE."""
     await connection.execute(f"DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '{state}'; END $$".encode())
@@ -101,7 +106,7 @@ async def test_url_options_stay(options: PostgresOptions) -> None:
 
 async def test_statement_timeout(options: PostgresOptions) -> None:
     """A statement that takes too long is DEADLINE, and its connection works on."""
-    async with Postgres(replace(options, statement_timeout_seconds=0.05, pool_max=1)) as database:
+    async with Postgres(replace(options, statement_timeout_seconds=0.3, pool_max=1)) as database:
         with pytest.raises(errors.Deadline):
             await database.read(sleep)
         await database.check()
@@ -109,8 +114,9 @@ async def test_statement_timeout(options: PostgresOptions) -> None:
 
 async def test_exhausted(options: PostgresOptions) -> None:
     """When no connection becomes free in time it is POOL_EXHAUSTED, with a time to repeat after."""
-    async with Postgres(replace(options, pool_max=1, connection_timeout_seconds=0.1)) as database:
+    async with Postgres(replace(options, pool_max=1)) as database:
         async with database.connection():
+            hurry(database, 0.1)
             with pytest.raises(errors.PoolExhausted) as refused:
                 await database.check()
             assert database.measure().idle == 0
@@ -121,10 +127,10 @@ async def test_exhausted(options: PostgresOptions) -> None:
 
 async def test_a_busy_pool_is_no_database_that_is_gone(options: PostgresOptions) -> None:
     """With every connection taken the check believes the last answer while it is young, and then asks in vain."""
-    waiting = replace(options, pool_max=1, connection_timeout_seconds=0.2)
-    async with Postgres(waiting) as database:
+    async with Postgres(replace(options, pool_max=1)) as database:
         await database.check()
         async with database.connection():
+            hurry(database, 0.2)
             await database.check()
             async with asyncio.timeout(10):
                 while True:
@@ -140,8 +146,9 @@ async def test_queue_is_bounded(options: PostgresOptions) -> None:
     async with Postgres(replace(options, pool_max=1, waiting_max=1)) as database, asyncio.TaskGroup() as group:
         async with database.connection():
             waiter = group.create_task(database.check())
-            await asyncio.sleep(0)  # The task runs up to its place in the queue.
-            assert database.measure().waiting == 1
+            async with asyncio.timeout(10):
+                while database.measure().waiting != 1:  # noqa: ASYNC110 - a place in the queue is told by nobody
+                    await asyncio.sleep(0)
             with pytest.raises(errors.PoolExhausted):
                 await database.check()
         await waiter

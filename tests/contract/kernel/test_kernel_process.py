@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,13 +37,6 @@ STEPS = [
 ]
 
 
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextmanager
 def held_ports(count: int) -> Iterator[list[int]]:
     """Ports on which nobody listens on 127.0.0.1, and nobody else can while they are held."""
@@ -56,7 +49,9 @@ def held_ports(count: int) -> Iterator[list[int]]:
 
 @pytest.mark.option("server.grpc_port", "server.http_port", "server.drain_seconds")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_signals_start_the_ordered_shutdown(spawn: Spawn, number: signal.Signals) -> None:
+async def test_signals_start_the_ordered_shutdown(
+    spawn: Spawn, number: signal.Signals, free_port: Callable[[], int]
+) -> None:
     """SIGTERM and SIGINT unwind the steps in order, each logged with its duration, and the exit status is 0."""
     wanted = {"server.grpc_port": str(free_port()), "server.http_port": str(free_port())}
     echo = await spawn(wanted)
@@ -189,8 +184,8 @@ async def test_shutdown_is_bounded(spawn: Spawn) -> None:
 
 async def test_signal_during_the_start_ends_it(spawn: Spawn) -> None:
     """A process that waits in its start stops at the first signal, and closes what it had opened."""
-    echo = await spawn(variables={"ECHO_BUILD": "hang"})
-    await echo.line("starting")
+    echo = await spawn(variables={"ECHO_BUILD": "unreachable"})
+    await echo.line("waiting for dependency")
 
     echo.process.send_signal(signal.SIGTERM)
 
@@ -199,7 +194,7 @@ async def test_signal_during_the_start_ends_it(spawn: Spawn) -> None:
     assert steps == STEPS[3:]
 
 
-async def test_startup_probe_answers_while_starting(spawn: Spawn) -> None:
+async def test_startup_probe_answers_while_starting(spawn: Spawn, free_port: Callable[[], int]) -> None:
     """During the start the HTTP pages are there: alive, but neither started nor ready."""
     port = free_port()
     echo = await spawn({"server.http_port": str(port)}, variables={"ECHO_BUILD": "hang"})

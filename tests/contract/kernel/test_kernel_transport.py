@@ -129,7 +129,7 @@ async def test_too_many_pings_are_refused(echo_code: EchoCode, interval: float, 
 @pytest.mark.option("performance.max_connection_age_seconds", "performance.max_connection_age_grace_seconds")
 async def test_old_connections_are_closed_gently(echo_code: EchoCode) -> None:
     """A connection that reached its age gets a GOAWAY; a stream on it is cut when the grace is over."""
-    performance = PerformanceSettings(max_connection_age_seconds=0.5, max_connection_age_grace_seconds=0.3)
+    performance = PerformanceSettings(max_connection_age_seconds=0.5, max_connection_age_grace_seconds=1)
     async with served(echo_code, performance) as server:
         async with http2_peer(server.ports.grpc) as peer:
             await peer.frame(GOAWAY)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,10 +14,10 @@ from llm_schema_registry.kernel.clock import SystemClock
 from llm_schema_registry.objects.directory import DirectoryStore
 from llm_schema_registry.operations.operation import OperationKind, Subject
 from llm_schema_registry.operations.operations import Operations, Running
-from services.backup.adapters.bounded_store import BoundedStore
+from services.backup.adapters.bounded_store import KEPT_SECONDS_MAX, KEPT_SHARE, BoundedStore
 from services.backup.adapters.recipients import system_dice
 from tests.contract.objects.store_suite import ListSuite, OtherSuite, PutSuite, ReadSuite, UploadSuite
-from tests.object_faults import FaultyStore, Plan, Wait
+from tests.object_faults import FaultyStore, Method, Plan, Wait
 
 
 @pytest.fixture
@@ -53,22 +52,23 @@ class TestOther(OtherSuite):
     """store_suite.py"""
 
 
-def begin_call(seconds: float) -> float:
-    """Puts the test into a call with so much time, and returns when it ends."""
+def begin_call(seconds: float) -> Call:
+    """Puts the test into a call with so much time."""
     call = Call("/test", {}, time.monotonic())
     call.deadline = time.monotonic() + seconds
     set_current_call(call)
-    return call.deadline
+    return call
 
 
-@pytest.mark.parametrize("method", ["put", "get", "head", "list", "delete", "now", "check", "read"])
-async def test_it_gives_up_shortly_before_the_call_does(object_store: BoundedStore, plan: Plan, method: Any) -> None:
+async def test_it_gives_up_shortly_before_the_call_does(object_store: BoundedStore, plan: Plan) -> None:
     """Whatever does not answer, the caller is told so in time, and when to repeat."""
     await object_store.put("a", b"1")
-    plan.add(method, Wait(asyncio.Event(), asyncio.Event()))
-    ends = begin_call(0.5)
+    methods: list[Method] = ["put", "get", "head", "list", "delete", "now", "check", "read"]
+    for method in methods:
+        plan.add(method, Wait(asyncio.Event(), asyncio.Event()))
+    ends = begin_call(KEPT_SECONDS_MAX / KEPT_SHARE).deadline
 
-    async def asked() -> None:
+    async def asked(method: Method) -> None:
         match method:
             case "put":
                 await object_store.put("a", b"2")
@@ -81,11 +81,15 @@ async def test_it_gives_up_shortly_before_the_call_does(object_store: BoundedSto
             case _:
                 await getattr(object_store, method)("a")
 
-    with pytest.raises(ObjectStoreUnavailable, match="deadline") as given_up:
-        await asked()
+    async def left(method: Method) -> float:
+        with pytest.raises(ObjectStoreUnavailable, match="deadline") as given_up:
+            await asked(method)
+        assert ends is not None
+        assert given_up.value.retry_seconds
+        return ends - time.monotonic()
 
-    assert 0 < ends - time.monotonic() < 0.25
-    assert given_up.value.retry_seconds
+    for seconds in await asyncio.gather(*map(left, methods)):
+        assert 0 < seconds <= KEPT_SECONDS_MAX
 
 
 async def test_what_a_call_undoes_after_its_end_is_not_bound(object_store: BoundedStore, plan: Plan) -> None:
@@ -104,17 +108,21 @@ async def test_what_a_call_undoes_after_its_end_is_not_bound(object_store: Bound
 async def test_work_behind_a_call_is_not_bound_by_it(object_store: BoundedStore, plan: Plan) -> None:
     """An operation asks the store with the store's own patience, however short the call was that began it."""
     operations = Operations(object_store, SystemClock(), system_dice, "here", lambda *_, **__: None)
-    go = asyncio.Event()
-    plan.add("get", Wait(asyncio.Event(), go))
-    ends = begin_call(0.3)
+    start, reached, go = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    plan.add("get", Wait(reached, go))
+    call = begin_call(60)
 
     async def work(running: Running) -> Subject:
+        await start.wait()
         await object_store.put("made", b"1")
         await object_store.get("made")
         return Subject("backup", "made")
 
     begun = await operations.begin(OperationKind.BACKUP, work, actor="test")
-    await asyncio.sleep(ends - time.monotonic() + 0.05)
+    call.deadline = time.monotonic() + 0.3
+    start.set()
+    await reached.wait()
+    await asyncio.sleep(call.deadline - time.monotonic() + 0.05)
     assert operations.running
     go.set()
     ended = await operations.wait(begun.name)

@@ -76,8 +76,8 @@ async def store(server: S3Server, bucket: str, proxy: FaultProxy) -> AsyncIterat
 
 @pytest.fixture
 async def hasty_store(server: S3Server, bucket: str, proxy: FaultProxy) -> AsyncIterator[S3Store]:
-    """The same with hardly any patience."""
-    options = server.options(bucket, endpoint=proxy.endpoint, retry_seconds=0.3, request_seconds=0.3)
+    """The same with hardly any patience: one failure is enough, and an answer has some time all the same."""
+    options = server.options(bucket, endpoint=proxy.endpoint, retry_seconds=0.01, request_seconds=2)
     async with open_s3(options) as store:
         await store.probe()
         yield store

@@ -33,7 +33,7 @@ async def test_results_and_errors_come_back() -> None:
 
 async def test_work_that_takes_too_long_is_ended() -> None:
     """Its caller gets LIMIT_EXCEEDED; the next one a process of its own."""
-    async with WorkerPool(seconds_max=0.3) as workers:
+    async with WorkerPool(seconds_max=1) as workers:
         with pytest.raises(errors.LimitExceeded, match="longer than"):
             await workers.run(time.sleep, 60)
 

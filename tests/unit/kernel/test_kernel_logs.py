@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,8 +29,9 @@ class Output(io.StringIO):
 
     def write(self, text: str) -> int:
         """Writes once the stream is open."""
+        opened = self.open
         self.reached.set()
-        self.open.wait()
+        opened.wait()
         return super().write(text)
 
 
@@ -116,6 +118,30 @@ def test_full_queue_drops_and_tells(output: Output, monkeypatch: pytest.MonkeyPa
     logs.close()
 
     assert [line["lines"] for line in lines(output) if "lines" in line] == [3]
+
+
+def test_lines_that_were_lost_are_told_at_the_end_too(output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when the end stands in the queue before the last line is written."""
+    monkeypatch.setattr(logs_module, "QUEUE_LINES_MAX", 1)
+    output.open.clear()
+    logs = started(output)
+    logs.logger.info("first")
+    output.reached.wait()
+    for _ in range(3):
+        logs.logger.info("last")
+    output.reached.clear()
+    first, output.open = output.open, threading.Event()
+    first.set()
+    output.reached.wait()
+
+    end = threading.Thread(target=logs.close)
+    end.start()
+    while logs._writer._lines.empty():
+        time.sleep(0.001)
+    output.open.set()
+    end.join()
+
+    assert [line["lines"] for line in lines(output) if "lines" in line] == [2]
 
 
 def test_lines_after_the_end_are_written(output: Output) -> None:

@@ -207,12 +207,12 @@ async def test_a_history_that_cannot_be_read_ends_watches_and_fails_the_check(
 ) -> None:
     """A change of a newer kind: nobody is left waiting for news that never come."""
     monkeypatch.setattr(feed_module, "POLL_SECONDS", 0.01)
-    monkeypatch.setattr(feed_module, "STALE_SECONDS", 0.05)
     monkeypatch.setattr(feed_module, "HEARTBEAT_SECONDS", 0.05)
     await history.change()
     await history.feed.refresh()
     place = await history.feed.now()
     assert await history.feed.check() is None
+    monkeypatch.setattr(feed_module, "STALE_SECONDS", 0.05)
 
     async def unreadable(**_: object) -> object:
         raise errors.Internal("payload version 2")
