@@ -137,7 +137,9 @@ async def test_maintenance_knows_no_statement_timeout(
         with psycopg.connect(migrated_database_url) as writer:
             writer.execute(WRITE.encode())
             answer = await client.call(client.maintenance.Reindex, pb.ReindexRequest(tables=["changes"]))
-            await asyncio.sleep(1.5)
+            with psycopg.connect(migrated_database_url, autocommit=True) as look:
+                await _until(lambda: look.execute(INVALID).fetchone() is not None)
+            await asyncio.sleep(1.5)  # As long as the rebuild takes, at least: it waits for the writer.
             writer.rollback()
         operation = await ended(client, answer.operation.name)
         with psycopg.connect(migrated_database_url) as other:
