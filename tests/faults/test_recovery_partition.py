@@ -117,6 +117,7 @@ async def watched(far: Far) -> AsyncIterator[tuple[str, asyncio.Task[str]]]:
     async with RegistryClient(far.service.target) as client:
         changes = client.changes
         listed = await client.call(changes.ListChanges, change_service_pb2.ListChangesRequest(page_size=10))
+        opened = asyncio.Event()
 
         async def follow() -> str:
             try:
@@ -124,13 +125,14 @@ async def watched(far: Far) -> AsyncIterator[tuple[str, asyncio.Task[str]]]:
                     client.stream(changes.WatchChanges, change_service_pb2.WatchChangesRequest(now=True))
                 ) as answers:
                     async for _ in answers:
-                        pass
+                        opened.set()
             except errors.Error as ended:
                 return ended.reason
             return ""
 
         task = asyncio.create_task(follow())
         try:
+            await asyncio.wait_for(opened.wait(), LIMIT_SECONDS)
             yield listed.resume_token, task
         finally:
             task.cancel()
