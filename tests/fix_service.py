@@ -179,7 +179,9 @@ def make_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeServi
 def registry(tmp_path_factory: pytest.TempPathFactory, postgres: Any, valkey_server: Any) -> Iterator[Service]:
     """One registry for the run, on a database of its own, with Valkey. Tests share it: use names of your own."""
     database_url = postgres.create_database("registry_of_the_run")
-    service = Service(tmp_path_factory.mktemp("registry"), environment(database_url, valkey_server.url, {}))
+    # Registries of tests share the Valkey: those of other databases have contents under the same ids.
+    prefix = {"redis__key_prefix": "of-the-run:"}
+    service = Service(tmp_path_factory.mktemp("registry"), environment(database_url, valkey_server.url, prefix))
     service.start()
     yield service
     assert service.stop() == 0, service.log[-4000:]
