@@ -352,7 +352,7 @@ async def test_production_goes_on(place: Place) -> None:
 
 def _wait_for_lock(url: str) -> None:
     with suppress(psycopg.Error), psycopg.connect(url, application_name="waiter") as connection:
-        connection.execute("SET lock_timeout = '20s'")
+        connection.execute("SET lock_timeout = '90s'")
         connection.execute("SELECT position FROM registry.changes WHERE actor = 'a secret'")
 
 
@@ -360,7 +360,7 @@ def _dice(count: int) -> bytes:
     return os.urandom(count)
 
 
-async def _until(true: Any, seconds: float = 20) -> None:
+async def _until(true: Any, seconds: float = 60) -> None:
     """Waits until something is so."""
     async with asyncio.timeout(seconds):
         while not await asyncio.to_thread(true):  # noqa: ASYNC110 - the server tells no event

@@ -74,7 +74,7 @@ async def test_each_registry_has_the_database_of_its_url(
 async def settled(database_url: str, count: int) -> None:
     """Returns when there are so many connections, and stay: those of the start's own work end beside it."""
     same = 0
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while same < SETTLED_LOOKS:
             same = same + 1 if connections(database_url) == count else 0
             await asyncio.sleep(0.02)
@@ -115,7 +115,7 @@ async def test_waiting_ends_when_the_options_say(make_service: MakeService, data
         async with writes_held_up(database_url):
             began = time.monotonic()
             held = asyncio.create_task(calls.call(calls.schemas.RegisterSchema, request))
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while not _one_waits(database_url):  # noqa: ASYNC110 - a fact of another process
                     await asyncio.sleep(0.02)
             async with grpc.aio.insecure_channel(service.target) as unrepeated:
