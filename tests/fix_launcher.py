@@ -31,7 +31,7 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def wait_gone(pids: Sequence[int], *, limit_seconds: float = 20) -> list[int]:
+def wait_gone(pids: Sequence[int], *, limit_seconds: float = LINE_SECONDS) -> list[int]:
     """Waits until none of the processes runs; returns those that still do after the limit."""
     deadline = time.monotonic() + limit_seconds
     while any(is_running(pid) for pid in pids) and time.monotonic() < deadline:

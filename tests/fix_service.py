@@ -68,8 +68,9 @@ class Service:
         return (self.folder / "log").read_text()
 
     def log_lines(self) -> list[dict[str, Any]]:
-        """The log as JSON lines."""
-        return [json.loads(line) for line in self.log.splitlines() if line.startswith("{")]
+        """The log as JSON lines; one that is being written is none yet."""
+        lines = self.log.splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("\n")]
 
     def launch(self) -> None:
         """Starts the process without waiting for it. From the main thread."""
@@ -104,11 +105,12 @@ class Service:
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Asks the process to end and returns its exit status."""
-        if self._process is None:
+        process = self._process
+        if process is None:
             return 0
         with suppress(ProcessLookupError):
-            self._process.send_signal(number)
-        return self.wait()
+            process.send_signal(number)
+        return self._ended(process)
 
     def kill(self) -> None:
         """Ends the process as a crash would."""
@@ -119,13 +121,18 @@ class Service:
     def wait(self) -> int:
         """Waits for the end of the process and returns its exit status."""
         assert self._process is not None
+        return self._ended(self._process)
+
+    def _ended(self, process: subprocess.Popen[bytes]) -> int:
+        """Waits for the end of a process, as somebody else may beside us."""
         try:
-            status = self._process.wait(STOP_SECONDS_MAX)
+            status = process.wait(STOP_SECONDS_MAX)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            process.kill()
+            process.wait()
             raise ServiceFailed(f"the {self.name} service did not stop:\n{self.log[-4000:]}") from None
-        self._process = None
+        if self._process is process:
+            self._process = None
         return status
 
     def http(self, path: str) -> tuple[int, str]:
@@ -172,7 +179,9 @@ def make_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeServi
 def registry(tmp_path_factory: pytest.TempPathFactory, postgres: Any, valkey_server: Any) -> Iterator[Service]:
     """One registry for the run, on a database of its own, with Valkey. Tests share it: use names of your own."""
     database_url = postgres.create_database("registry_of_the_run")
-    service = Service(tmp_path_factory.mktemp("registry"), environment(database_url, valkey_server.url, {}))
+    # Registries of tests share the Valkey: those of other databases have contents under the same ids.
+    prefix = {"redis__key_prefix": "of-the-run:"}
+    service = Service(tmp_path_factory.mktemp("registry"), environment(database_url, valkey_server.url, prefix))
     service.start()
     yield service
     assert service.stop() == 0, service.log[-4000:]

@@ -20,7 +20,7 @@ from llm_schema_registry.objects.store import PART_BYTES_MIN
 
 ACCESS_KEY_ID = "test-access-key"
 SECRET_ACCESS_KEY = "test-secret-key"
-START_SECONDS = 30
+START_SECONDS = 60
 PROGRAMS = Path(sys.executable).parent
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,13 +29,12 @@ DONE, SKIPPED, FAILED = (
     recovery_pb2.RECOVERY_STEP_STATE_SKIPPED,
     recovery_pb2.RECOVERY_STEP_STATE_FAILED,
 )
-LIMIT_SECONDS = 100.0
+LIMIT_SECONDS = 200.0
 
 
 @dataclass
 class Site:
-    """The three processes, and clients of two of them. folder: of the admin service's journals. on_step: called with
-    the name of each step whose end is watched."""
+    """The three processes, and clients of two of them. folder: of the admin service's journals."""
 
     registries: Sequence[Service]
     backup_service: Service
@@ -44,7 +43,6 @@ class Site:
     admin: AdminClient
     folder: Path | None
     watched: list[operation_pb2.OperationEvent] = field(default_factory=list)
-    on_step: Callable[[str], None] = lambda _name: None
 
     @property
     def registry(self) -> Service:
@@ -82,8 +80,6 @@ class Site:
         async with asyncio.timeout(LIMIT_SECONDS):
             async for answer in self.admin.stream(self.admin.operations.WatchOperation, request):
                 self.watched.append(answer.event)
-                if _ended(answer.event):
-                    self.on_step(answer.event.step.name)
         assert self.watched[-1].HasField("ended")
         return self.watched[-1].ended
 

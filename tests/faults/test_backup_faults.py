@@ -29,6 +29,7 @@ from tests.fix_fault_table import FaultTable
 from tests.fix_faults import eventually
 from tests.fix_postgres import OwnPostgres
 from tests.fix_service import MakeService, Service
+from tests.recovery_kills import held
 
 ROOT = Path(__file__).resolve().parents[2]
 POINTS = (
@@ -182,21 +183,21 @@ async def test_the_server_restarts_in_the_middle_of_a_dump(
 ) -> None:
     """T13: with its sessions ended in mid-dump a run fails and leaves nothing; the next one succeeds."""
     service = make_backup_service(database_of(filled_registry))
-    service.environment["LLMSR_FAILPOINTS"] = "backup.snapshot_open:pause:3"
+    service.environment["LLMSR_FAILPOINTS"] = "backup.snapshot_open:stop"
     await service.start_async()
     async with BackupCalls(service.target) as calls:
         answer = await calls.backups.CreateBackup(pb.CreateBackupRequest())
 
-        async def dumping() -> bool:
-            shown = await _again(calls, answer.operation.name)
-            return any(step.name == "dump" for step in shown.operation.steps)
+        async def stopped() -> bool:
+            return held(service)
 
-        await eventually(dumping)
+        await eventually(stopped)
         async with await psycopg.AsyncConnection.connect(database_of(filled_registry), autocommit=True) as database:
             await database.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                 " WHERE datname = current_database() AND pid <> pg_backend_pid()"
             )
+        os.kill(service.pid, signal.SIGCONT)
         ended = await calls.ended(answer)
         made = await calls.done(await calls.backups.CreateBackup(pb.CreateBackupRequest()), backup_pb2.Backup())
         listed = (await calls.backups.ListBackups(pb.ListBackupsRequest())).backups

@@ -154,6 +154,11 @@ async def supervised(registry: Service) -> int:
     raise AssertionError
 
 
+async def refused_again(registry: Service) -> bool:
+    """Whether a registry has refused to start more than once."""
+    return [line["event"] for line in registry.log_lines()].count("start failed") > 1
+
+
 async def test_migration_that_breaks(
     filled_registry: Service,
     make_site: MakeSite,
@@ -174,6 +179,7 @@ async def test_migration_that_breaks(
             with pytest.raises(ServiceFailed, match=r"which needs version 99\.0\.0 or later"):
                 await filled_registry.start_async()
             starting = asyncio.create_task(supervised(filled_registry))
+            await eventually(lambda: refused_again(filled_registry))
             target = restore_pb2.RestoreTarget(place=restore_pb2.HistoryPlace(epoch=1, position=position))
             safety, traffic = recovery_pb2.SAFETY_POLICY_NONE, recovery_pb2.TRAFFIC_POLICY_STOP_FIRST
             recovery = await place.done(await place.start(target, safety=safety, traffic=traffic))

@@ -29,7 +29,8 @@ from tests.fix_faults import eventually
 from tests.fix_postgres import MakeDatabase
 from tests.fix_service import MakeService, Service
 from tests.link import Link, link
-from tests.recovery_site import Site, site, states
+from tests.recovery_kills import held
+from tests.recovery_site import LIMIT_SECONDS, Site, site, states
 from tests.restore_site import FAILPOINTS, Ledger, existing, load, make_backup, serves
 
 pytestmark = [pytest.mark.slow, pytest.mark.rotating(3), pytest.mark.timeout(300)]
@@ -116,6 +117,7 @@ async def watched(far: Far) -> AsyncIterator[tuple[str, asyncio.Task[str]]]:
     async with RegistryClient(far.service.target) as client:
         changes = client.changes
         listed = await client.call(changes.ListChanges, change_service_pb2.ListChangesRequest(page_size=10))
+        opened = asyncio.Event()
 
         async def follow() -> str:
             try:
@@ -123,13 +125,14 @@ async def watched(far: Far) -> AsyncIterator[tuple[str, asyncio.Task[str]]]:
                     client.stream(changes.WatchChanges, change_service_pb2.WatchChangesRequest(now=True))
                 ) as answers:
                     async for _ in answers:
-                        pass
+                        opened.set()
             except errors.Error as ended:
                 return ended.reason
             return ""
 
         task = asyncio.create_task(follow())
         try:
+            await asyncio.wait_for(opened.wait(), LIMIT_SECONDS)
             yield listed.resume_token, task
         finally:
             task.cancel()
@@ -172,7 +175,7 @@ async def test_replica_that_is_away_during_the_swap(system: Partitioned, fault_t
         await serves(far.service, ledger, "back")
         await asyncio.sleep(GRACE_SECONDS)
         assert await refused_token(far, token)
-        ended = await asyncio.wait_for(watch, GRACE_SECONDS)
+        ended = await asyncio.wait_for(watch, LIMIT_SECONDS)
 
     assert recovery.state == recovery_pb2.RECOVERY_STATE_DONE, states(recovery)
     messages = {each.name: each.message for each in recovery.steps}
@@ -196,15 +199,16 @@ async def test_replica_that_leaves_behind_the_fence(system: Partitioned, fault_t
     far, place, ledger = system.far, system.place, Ledger()
     await serves(far.service, ledger, "before")
     await make_backup(place.backup)
-    await place.replace_admin(**{FAILPOINTS: "recovery.fetch.begun:pause:2"})
-    operation = await place.start()
+    await place.replace_admin(**{FAILPOINTS: "recovery.fetch.begun:stop"})
+    begun = asyncio.create_task(place.start())
 
     async def fenced() -> bool:
-        return any(states(each)["fence"] == "done" for each in await place.recoveries())
+        return held(place.admin_service)
 
     await eventually(fenced)
     far.leave("links")
-    recovery = await place.done(operation)
+    os.kill(place.admin_service.pid, signal.SIGCONT)
+    recovery = await place.done(await begun)
     far.come_back("links")
 
     message = {each.name: each.message for each in recovery.steps}["resume"]

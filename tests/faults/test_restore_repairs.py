@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import Callable
-from contextlib import suppress
 
 import pytest
 
@@ -17,6 +17,7 @@ from tests.fix_fault_table import FaultTable
 from tests.fix_faults import eventually
 from tests.fix_postgres import OwnPostgres
 from tests.fix_service import MakeService, Service
+from tests.recovery_kills import held
 from tests.restore_kills import doomed, take_lease_away
 from tests.restore_site import (
     FAILPOINTS,
@@ -108,7 +109,7 @@ async def test_server_that_crashes(
     await registry.start_async()
     await serves(registry, ledger, "before")
     service = make_backup_service(url)
-    service.environment[FAILPOINTS] = f"{failpoint}:pause:3"
+    service.environment[FAILPOINTS] = f"{failpoint}:stop"
     async with calls(service) as backup:
         await make_backup(backup)
         prepared = await prepare(backup)
@@ -116,14 +117,13 @@ async def test_server_that_crashes(
             backup.ended(await backup.restores.ActivateRestore(pb.ActivateRestoreRequest(restore_id=prepared.id)))
         )
 
-        async def fenced() -> bool:
-            with suppress(Exception):
-                return bool(await registry_tools.value(url, "SELECT fenced FROM registry.head"))
-            return True  # Nobody is let in any more.
+        async def stopped() -> bool:
+            return held(service)
 
-        await eventually(fenced)
+        await eventually(stopped)
         await server.kill_async()
         await server.start_async()
+        os.kill(service.pid, signal.SIGCONT)
         await going
 
         found, _ = await final(backup, prepared.id)

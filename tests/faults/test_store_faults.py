@@ -44,6 +44,8 @@ LIMIT_SECONDS = 60.0
 SLOW_DATABASE_BYTES = 52 * MIB
 """More than an upload holds of parts, and the database is read ahead: one part fills, CONCURRENCY travel."""
 ANSWER_SECONDS = 0.5
+SLOW_SECONDS_MAX = 200.0
+"""Of a backup at that speed; a third of it on a machine that has nothing else to do."""
 GROWTH_BYTES_MAX = 160 * MIB
 
 
@@ -158,7 +160,7 @@ async def test_black_hole(
 
 @pytest.mark.rotating(3, "long faults")
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("server", ["s3_server"], indirect=True)
 async def test_slow_store(
     server: S3Server,
@@ -180,7 +182,7 @@ async def test_slow_store(
         s3__secret_access_key=server.secret_access_key,
     )
     await service.start_async()
-    async with BackupCalls(service.target) as calls:
+    async with BackupCalls(service.target, wait_seconds=SLOW_SECONDS_MAX) as calls:
         proxy.bytes_per_second = 1_000_000 // CONCURRENCY
         proxy.always(FOR_EVERY, lambda: Delay(ANSWER_SECONDS))
         idle = _reset_peak(service.pid)

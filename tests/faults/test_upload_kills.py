@@ -21,13 +21,12 @@ from tests.fix_fault_table import FaultTable
 from tests.fix_faults import eventually
 from tests.fix_service import Service
 from tests.object_servers import S3Server
-from tests.recovery_kills import held
 from tests.restore_site import FAILPOINTS, calls, make_backup
 
 BULK_BYTES = 1_000_000
-BULK_ROWS = 32
-MIDST = "backup.piece_written@40"
-"""Behind the first part of the dump, before its last."""
+BULK_ROWS = 40
+MIDST = "backup.piece_written@50"
+"""Behind the first part of the dump, before its last: pieces are 1/4 to 5/4 MiB, 76 MiB in all, half of that stored."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -59,15 +58,15 @@ def let_the_leases_end(server: S3Server, bucket: str) -> None:
 
 async def killed_in_the_midst(service: Service, server: S3Server, bucket: str) -> list[str]:
     """Begins a backup and kills its process while the upload is under way; keys of what it left open."""
-    service.environment[FAILPOINTS] = f"{MIDST}:stop"
+    service.environment[FAILPOINTS] = f"{MIDST}:pause:600"
     await service.start_async()
     async with BackupCalls(service.target) as backup:
         await backup.backups.CreateBackup(pb.CreateBackupRequest())
 
-        async def stopped() -> bool:
-            return held(service)
+        async def under_way() -> bool:
+            return len(await asyncio.to_thread(server.uploads, bucket)) == 1
 
-        await eventually(stopped)
+        await eventually(under_way)
         left = await asyncio.to_thread(server.uploads, bucket)
         await asyncio.to_thread(service.kill)
     del service.environment[FAILPOINTS]

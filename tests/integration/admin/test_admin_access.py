@@ -21,6 +21,7 @@ from services.admin.app import OPERATION, PACKAGE
 from services.admin.assembly import PREFIX
 from services.admin.settings import AdminServiceSettings
 from tests.fix_admin import ADMIN_TOKEN, MakeAdminService, admin_environment
+from tests.fix_faults import eventually
 from tests.fix_service import CONTROL_TOKEN
 from tests.fix_steering import System
 from tests.fix_tls import Authority
@@ -68,8 +69,16 @@ async def test_every_method_needs_the_admin_token(steered: System) -> None:
         assert await answer(channel, next(methods()), [("authorization", f"Bearer {ADMIN_TOKEN}")]) is None
 
     assert tried >= len(wrong) * 10
-    denied = [line for line in steered.admin.log_lines() if line.get("reason") == "CREDENTIAL_INVALID"]
-    assert len(denied) >= tried
+
+    def denials() -> list[dict[str, Any]]:
+        return [line for line in steered.admin.log_lines() if line.get("reason") == "CREDENTIAL_INVALID"]
+
+    async def written() -> bool:
+        # A line is written a moment after the answer.
+        return len(denials()) >= tried
+
+    await eventually(written)
+    denied = denials()
     assert all(line["peer"] and line["method"] and not line["caller"] for line in denied)
     assert ADMIN_TOKEN not in steered.admin.log
 

@@ -16,7 +16,7 @@ from google.protobuf.duration_pb2 import Duration
 from llm_schema_registry import errors
 from llm_schema_registry.admin.v1 import admin_service_pb2 as pb
 from llm_schema_registry.admin.v1 import capacity_pb2
-from llm_schema_registry.client import AdminClient
+from llm_schema_registry.client import AdminClient, RegistryClient
 from llm_schema_registry.kernel.clock import SystemClock
 from llm_schema_registry.objects.directory import DirectoryStore
 from services.admin.adapters.postgres_maintenance import PostgresMaintenance
@@ -28,8 +28,9 @@ from services.admin.usecases.history import History
 from services.admin.usecases.sample import Sampler
 from tests.fix_admin import MakeAdminService, admin_client
 from tests.fix_backup import fill
+from tests.fix_calls import Registry
 from tests.fix_registry import postgres_options
-from tests.fix_service import MakeService
+from tests.fix_service import MakeService, Service
 
 DAYS = 20
 WRITE = """
@@ -171,7 +172,7 @@ async def test_samples_of_real_processes(
     await admin.start_async()
     async with admin_client(admin) as client:
         await asyncio.to_thread(fill, registry, "sampled", 10)
-        resources = await _sampled(client, "requests_per_second")
+        resources = await _sampled(client, registry, "requests_per_second")
         with pytest.raises(errors.InvalidField, match="must be 86400 to"):
             await client.call(client.system.GetCapacityReport, pb.GetCapacityReportRequest(window=Duration(seconds=1)))
 
@@ -189,14 +190,15 @@ async def test_samples_of_real_processes(
     assert not resources["versions"].has_forecast
 
 
-async def _sampled(client: AdminClient, name: str) -> dict[str, capacity_pb2.ResourceForecast]:
-    """The report's resources, once there are figures of one."""
-    for _ in range(60):
-        answer = await client.call(client.system.GetCapacityReport, pb.GetCapacityReportRequest())
-        resources = {each.name: each for each in answer.report.resources}
-        samples = resources[name].samples if name in resources else []
-        if any(each.value > 0 for each in samples):
-            assert answer.report.time.ToDatetime(tzinfo=UTC) <= datetime.now(UTC)
-            return resources
-        await asyncio.sleep(1)
-    raise AssertionError(f"no sample of {name}: {answer}")
+async def _sampled(client: AdminClient, registry: Service, name: str) -> dict[str, capacity_pb2.ResourceForecast]:
+    """The report's resources, once one is in use now: of a registry that is read meanwhile."""
+    async with RegistryClient(registry.target) as reader:
+        for _ in range(60):
+            await Registry(reader).schema(1)
+            answer = await client.call(client.system.GetCapacityReport, pb.GetCapacityReportRequest())
+            resources = {each.name: each for each in answer.report.resources}
+            if name in resources and resources[name].current > 0:
+                assert answer.report.time.ToDatetime(tzinfo=UTC) <= datetime.now(UTC)
+                return resources
+            await asyncio.sleep(1)
+    raise AssertionError(f"nothing of {name}: {answer}")

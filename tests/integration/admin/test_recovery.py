@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import time
 from collections.abc import AsyncIterator
 from datetime import datetime
@@ -27,8 +28,9 @@ from tests.fix_backup import MakeBackupService, database_of
 from tests.fix_calls import Registry
 from tests.fix_faults import eventually, once
 from tests.fix_service import Service
-from tests.recovery_site import DONE, SKIPPED, STEPS, Site, site, states
-from tests.restore_site import Ledger, load, make_backup, serves
+from tests.recovery_kills import held
+from tests.recovery_site import DONE, LIMIT_SECONDS, SKIPPED, STEPS, Site, site, states
+from tests.restore_site import FAILPOINTS, Ledger, load, make_backup, serves
 
 SURELY_LATER = 1_000_000
 """A position that no test reaches."""
@@ -58,15 +60,20 @@ async def damage(url: str) -> datetime:
     return moment
 
 
-def reads_until_the_switch(place: Site, ledger: Ledger) -> list[tuple[int, list[str]]]:
-    """Gets the reads up to the last step before the switch, once that has ended."""
-    found: list[tuple[int, list[str]]] = []
+async def stop_before_the_switch(place: Site) -> None:
+    """The admin service stands still before the switch, until the reads so far are counted."""
+    await place.replace_admin(**{FAILPOINTS: "recovery.switch.before:stop"})
 
-    def ended(step: str) -> None:
-        if step == "integrity":
-            found.append(ledger.reads_so_far())
 
-    place.on_step = ended
+async def reads_until_the_switch(place: Site, ledger: Ledger) -> tuple[int, list[str]]:
+    """The reads up to there, after which the admin service goes on."""
+
+    async def stopped() -> bool:
+        return held(place.admin_service)
+
+    await eventually(stopped, LIMIT_SECONDS)
+    found = ledger.reads_so_far()
+    os.kill(place.admin_service.pid, signal.SIGCONT)
     return found
 
 
@@ -75,7 +82,7 @@ async def test_damaged_data_under_load(place: Site) -> None:
     read is served until the swap, writes go on but for the fence, the ten steps are seen, RPO and RTO are measured, and
     watchers of the old epoch are told to resync."""
     url, ledger = database_of(place.registry), Ledger()
-    until_the_switch = reads_until_the_switch(place, ledger)
+    await stop_before_the_switch(place)
     await make_backup(place.backup)
     async with RegistryClient(place.registry.target) as client:
         calls = Registry(client)
@@ -83,7 +90,8 @@ async def test_damaged_data_under_load(place: Site) -> None:
         async with load(place.registry.target, ledger, "load", writers=2, readers=1):
             await asyncio.sleep(1)
             await damage(url)
-            recovery = await place.done(await place.start(cause="rows are gone"))
+            begun = await place.start(cause="rows are gone")
+            recovery, (reads, failed) = await asyncio.gather(place.done(begun), reads_until_the_switch(place, ledger))
             await serves(place.registry, ledger, "after")
         request = change_service_pb2.ListChangesRequest(page_size=10, resume_token=listed.resume_token)
         with pytest.raises(errors.EpochChanged):
@@ -101,7 +109,6 @@ async def test_damaged_data_under_load(place: Site) -> None:
     assert count == 5
     assert await ledger.lost(url) == {}
     assert ledger.twice == []
-    [(reads, failed)] = until_the_switch
     assert (reads > 0, failed) == (True, [])
     assert (await registry_tools.run(url, "check")).result["problems"] == []
 
@@ -111,7 +118,7 @@ async def test_back_to_just_before_the_damage(place: Site) -> None:
     moment is there, what was written since is lost as confirmed, no id is given twice, and every read is served until
     the swap."""
     url, ledger = database_of(place.registry), Ledger()
-    until_the_switch = reads_until_the_switch(place, ledger)
+    await stop_before_the_switch(place)
     await make_backup(place.backup)
     async with load(place.registry.target, ledger, "load", writers=2, readers=1):
         await asyncio.sleep(1)
@@ -123,7 +130,8 @@ async def test_back_to_just_before_the_damage(place: Site) -> None:
         target.time.FromDatetime(moment)
         stopped = await place.failed(await place.start(target))
         allowed = f"{stopped.metadata['changes']}@1/{SURELY_LATER}"
-        recovery = await place.done(await place.resume(stopped.metadata["recovery_id"], allowed))
+        resumed = await place.resume(stopped.metadata["recovery_id"], allowed)
+        recovery, (reads, failed) = await asyncio.gather(place.done(resumed), reads_until_the_switch(place, ledger))
         await serves(place.registry, ledger, "after")
     lost = await ledger.lost(url)
 
@@ -134,8 +142,7 @@ async def test_back_to_just_before_the_damage(place: Site) -> None:
     assert any(json.loads(text)["title"].startswith("since") for text in lost.values())
     assert ledger.twice == []
     assert await registry_tools.value(url, "SELECT count(*) FROM registry.versions WHERE subject LIKE 'filled-%'") == 5
-    assert until_the_switch
-    assert all(reads > 0 and failed == [] for reads, failed in until_the_switch)
+    assert (reads > 0, failed) == (True, [])
 
 
 @pytest.mark.slow

@@ -63,7 +63,7 @@ async def test_a_replica_that_is_down_is_named(
     """One of two replicas is gone, the backup service too: both are named with their address, the gravest first."""
     registry = steered.registries[0]
     service = make_admin_service(
-        database_url, registry=[registry.target, "127.0.0.1:1"], backup=["127.0.0.1:1"], peers__timeout_seconds=0.5
+        database_url, registry=[registry.target, "127.0.0.1:1"], backup=["127.0.0.1:1"], peers__timeout_seconds=3
     )
     await service.start_async()
 

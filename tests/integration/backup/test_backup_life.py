@@ -88,7 +88,8 @@ async def test_a_backup_that_can_end_in_time_is_finished(
 ) -> None:
     """SIGTERM in the middle of a dump that goes on: the process waits for the backup, which is there afterwards."""
     service = make_backup_service(database_of(filled_registry), server__grace_seconds=20)
-    service.environment["LLMSR_FAILPOINTS"] = "backup.piece_written:pause:1"
+    # For longer than a watcher is left without news.
+    service.environment["LLMSR_FAILPOINTS"] = "backup.piece_written:pause:3"
     await service.start_async()
     async with BackupCalls(service.target) as calls:
         await begun(calls)
@@ -102,10 +103,10 @@ async def test_a_backup_that_can_end_in_time_is_finished(
 async def test_a_backup_tells_how_far_it_is(filled_registry: Service, make_backup_service: MakeBackupService) -> None:
     """Watchers of a backup see bytes, rows and parts, and an estimate by the size of the one before."""
     with psycopg.connect(database_of(filled_registry)) as database:
-        # 51 MiB that hardly get smaller.
+        # 50 MiB that hardly get smaller, in few rows: each costs the service something.
         database.execute(
-            "CREATE TABLE filler AS"
-            " SELECT encode(sha256(i::text::bytea), 'base64') FROM generate_series(1, 1200000) AS i"
+            "CREATE TABLE filler AS SELECT string_agg(encode(sha256(i::text::bytea), 'base64'), '')"
+            " FROM generate_series(1, 1200000) AS i GROUP BY i % 1200"
         )
     service = make_backup_service(database_of(filled_registry))
     await service.start_async()
@@ -174,10 +175,10 @@ async def has_segment(folder: Path, wanted: tuple[int, int]) -> bool:
     return wanted in segments(folder)
 
 
-def health(service: Service) -> tuple[int, str]:
-    """Status of the readiness page, and what it says in all."""
-    status, body = service.http("/health/ready")
-    return status, json.loads(body)["status"]
+async def has_health(service: Service, wanted: tuple[int, str]) -> bool:
+    """Whether the readiness page has this status, and says so in all."""
+    status, body = await asyncio.to_thread(service.http, "/health/ready")
+    return (status, json.loads(body)["status"]) == wanted
 
 
 async def test_without_the_database_the_service_is_degraded_and_ready(
@@ -193,7 +194,8 @@ async def test_without_the_database_the_service_is_degraded_and_ready(
         listed = await calls.backups.ListBackups(pb.ListBackupsRequest())
         operation = await calls.ended(await calls.backups.CreateBackup(pb.CreateBackupRequest()))
 
-    assert await asyncio.to_thread(health, service) == (200, "DEGRADED")
+        await until(lambda: has_health(service, (200, "DEGRADED")))
+
     assert not listed.backups
     assert operation.error.code == grpc.StatusCode.UNAVAILABLE.value[0]
     assert errors.DatabaseUnavailable.reason in str(operation.error)
@@ -220,21 +222,13 @@ async def test_without_the_store_the_service_is_degraded_and_ready(
     service = make_backup_service(database_of(filled_registry), **HEALTH)
     await service.start_async()
     async with BackupCalls(service.target) as calls:
-        before = await asyncio.to_thread(health, service)
+        await until(lambda: has_health(service, (200, "HEALTHY")))
         take_away(store_folder)
-
-        async def degraded() -> bool:
-            return await asyncio.to_thread(health, service) == (200, "DEGRADED")
-
-        await until(degraded)
+        await until(lambda: has_health(service, (200, "DEGRADED")))
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await calls.backups.ListBackups(pb.ListBackupsRequest())
         bring_back(store_folder)
-
-        async def well() -> bool:
-            return await asyncio.to_thread(health, service) == before
-
-        await until(well)
+        await until(lambda: has_health(service, (200, "HEALTHY")))
         await calls.backups.ListBackups(pb.ListBackupsRequest())
 
     assert isinstance(from_rpc_error(refused.value), errors.ObjectStoreUnavailable)

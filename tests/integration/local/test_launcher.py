@@ -22,6 +22,7 @@ from deploy.local.ports import HOST, Claims, free_port
 from tests.fix_launcher import LINE_SECONDS, ROOT, Launch, Launched, children, wait_gone
 
 LATER_START_SECONDS = 5
+"""Beside what a start takes on this machine."""
 
 
 def database_url(launched: Launched, home: Path) -> str:
@@ -92,21 +93,25 @@ def test_kill_leaves_no_orphans(launch_stand_in: Launch, local_home: Path) -> No
 
 def test_restart_after_kill_keeps_data(launch_stand_in: Launch, local_home: Path) -> None:
     """What was committed before kill -9 is there after the next start, which takes a few seconds at most."""
-    launched = launch_stand_in()
-    launched.wait_started()
+    launched, usual = timed_start(launch_stand_in)
     with psycopg.connect(database_url(launched, local_home), autocommit=True) as connection:
         connection.execute("CREATE TABLE seen AS SELECT 7 AS id")
     launched.signal(signal.SIGKILL)
     launched.wait_exit()
 
-    began = time.monotonic()
-    again = launch_stand_in()
-    again.wait_started()
-    seconds = time.monotonic() - began
+    again, seconds = timed_start(launch_stand_in)
 
     with psycopg.connect(database_url(again, local_home)) as connection:
         assert connection.execute("SELECT id FROM seen").fetchone() == (7,)
-    assert seconds < LATER_START_SECONDS
+    assert seconds < usual + LATER_START_SECONDS
+
+
+def timed_start(launch_stand_in: Launch) -> tuple[Launched, float]:
+    """A launcher that has started everything, and the seconds that took."""
+    began = time.monotonic()
+    launched = launch_stand_in()
+    launched.wait_started()
+    return launched, time.monotonic() - began
 
 
 def test_services_role_is_no_superuser(launch_stand_in: Launch, local_home: Path) -> None:

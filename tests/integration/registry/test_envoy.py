@@ -143,8 +143,8 @@ async def test_a_draining_replica_leaves_the_rotation_before_it_stops(
 
                 stopping = asyncio.create_task(replica.stop_async())
                 await eventually(lambda r=replica: envoy.out_of_rotation(r))  # type: ignore[misc]
-                left = await settled(envoy, replica)
                 assert not stopping.done(), "it served until the balancer had noticed"
+                left = await settled(envoy, replica)
                 assert await stopping == 0
                 assert await envoy.requests(replica) == left, "no call was sent to a replica that had left"
 

@@ -87,7 +87,7 @@ async def test_workers_die_with_their_process(make_service: MakeService, databas
 
         service.kill()
 
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while any(alive(pid) for pid in children):  # noqa: ASYNC110 - the end of another process is no event here
                 await asyncio.sleep(0.02)
 
