@@ -1,12 +1,16 @@
-"""Free ports."""
+"""Free ports, of every worker its own."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import pytest
 
 from deploy.local import ports
+
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    ports.look_apart(int(worker.removeprefix("gw")), int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
 
 
 @pytest.fixture(scope="session")

@@ -22,12 +22,14 @@ from typing import Any, TextIO
 import pytest
 import pytest_asyncio
 
+from deploy.local.ports import free_port
 from llm_schema_registry.client import RegistryClient
 from llm_schema_registry.kernel.serving import READY_FILE
 
 ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS_MAX = 60
 STOP_SECONDS_MAX = 60
+PORTS = ("SCHEMA_REGISTRY__SERVER__GRPC_PORT", "SCHEMA_REGISTRY__SERVER__HTTP_PORT")
 CONTROL_TOKEN = "a-control-token-for-the-tests"
 
 
@@ -74,6 +76,10 @@ class Service:
 
     def launch(self) -> None:
         """Starts the process without waiting for it. From the main thread."""
+        for option in PORTS:
+            if self.environment.get(option) == "0":
+                # One that the kernel chose could be another's by the time that a restart needs it.
+                self.environment[option] = str(free_port())
         ready = self.folder / "ready.json"
         ready.unlink(missing_ok=True)
         with (self.folder / "log").open("ab") as log:
@@ -95,8 +101,6 @@ class Service:
                 raise ServiceFailed(f"the {self.name} service did not start:\n{self.log[-4000:]}")
             time.sleep(0.02)
         self.ports = json.loads(ready.read_text())
-        self.environment["SCHEMA_REGISTRY__SERVER__GRPC_PORT"] = str(self.ports["grpc_port"])
-        self.environment["SCHEMA_REGISTRY__SERVER__HTTP_PORT"] = str(self.ports["http_port"])
 
     def start(self) -> None:
         """Starts the process and waits until it serves."""

@@ -10,9 +10,13 @@ from pathlib import Path
 HOST = "127.0.0.1"
 PORT_MIN = 10_000
 ATTEMPTS_MAX = 200
+PARTS_MAX = 64
 EPHEMERAL_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 _random = random.SystemRandom()
+_given: set[int] = set()
+_part = [0, 1]
+"""Which part of how many `free_port` looks in."""
 
 
 def is_free(port: int) -> bool:
@@ -31,13 +35,25 @@ def free_port() -> int:
     """A port on which nothing listens, below the range from which the kernel takes ports for outgoing connections.
 
     A server that stops and starts again on its port would lose an ephemeral one to any client meanwhile; a client that
-    keeps trying to reach it may even connect to itself.
+    keeps trying to reach it may even connect to itself. For the same reason this process is given none twice.
     """
+    number, count = _part
+    width = (_ephemeral_min() - PORT_MIN) // count
+    first = PORT_MIN + number * width
     for _ in range(ATTEMPTS_MAX):
-        port = _random.randrange(PORT_MIN, _ephemeral_min())
-        if is_free(port):
+        port = _random.randrange(first, first + width)
+        if port not in _given and is_free(port):
+            _given.add(port)
             return port
-    raise OSError(f"no free port on {HOST} between {PORT_MIN} and {_ephemeral_min()}")
+    raise OSError(f"no free port on {HOST} between {first} and {first + width}")
+
+
+def look_apart(number: int, count: int) -> None:
+    """Has `free_port` look in one part of so many, from 0: processes side by side take no port from each other, also
+    while its server is down to be started again."""
+    if not 0 <= number < count <= PARTS_MAX:
+        raise ValueError(f"part {number} of {count}, which are {PARTS_MAX} at most")
+    _part[:] = number, count
 
 
 class Claims:
