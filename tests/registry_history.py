@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 from llm_schema_registry import errors
 from services.registry.domain.events import SettingsChanged, SubjectRolledBack, VersionsDeleted, VersionsPurged
@@ -57,7 +58,12 @@ async def picture(store: Store) -> dict[str, object]:
     keys = [(version.subject, version.number) for version in versions]
     head = await store.head()
     ids = range(1, 200)
-    seen: dict[str, object] = {"head": head, "versions": versions, "contents": await store.schemas(ids)}
+    # Every store is a registry of its own.
+    seen: dict[str, object] = {
+        "head": replace(head, cluster_id=""),
+        "versions": versions,
+        "contents": await store.schemas(ids),
+    }
     seen["changes"] = list(await store.changes(after=0, limit=1000, text_bytes_max=1 << 40))
     seen["subjects"] = list(await store.subjects(prefix="", include_deleted=True, after=None, limit=100))
     for name in SUBJECTS:

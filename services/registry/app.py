@@ -28,6 +28,7 @@ from services.registry.adapters.postgres_bell import PostgresBell
 from services.registry.adapters.postgres_store import PostgresStore
 from services.registry.adapters.protoc import compile_files
 from services.registry.adapters.workers import WorkerPool
+from services.registry.domain.events import Change
 from services.registry.domain.formats import SchemaFormat
 from services.registry.domain.formats.avro import Avro
 from services.registry.domain.formats.jsonschema import DRAFT_ADDRESSES, JsonSchema
@@ -39,7 +40,7 @@ from services.registry.handlers.encoded import EncodedSchemas
 from services.registry.handlers.schemas import SchemaService
 from services.registry.handlers.subjects import SubjectService
 from services.registry.handlers.validation import ValidationService
-from services.registry.ports import Contents, Store, Workers
+from services.registry.ports import Contents, Head, Store, Workers
 from services.registry.settings import RegistrySettings
 from services.registry.usecases.change_subject import ChangeSubject
 from services.registry.usecases.change_version import ChangeVersion
@@ -91,6 +92,7 @@ async def build(runtime: Runtime[RegistrySettings]) -> AsyncIterator[Parts[Regis
     await _migrate(runtime, options)
     store = PostgresStore(database)
     caches = _caches(settings, store, shared, runtime)
+    caches.observers.append(_noting(runtime))
     async with PostgresBell(options) as bell, WorkerPool() as workers:
         feed = Feed(store, bell, _telling(runtime, "changes not read"), caches.observers)
         jitter = random.Random()  # noqa: S311 - spreads work, keeps no secret
@@ -127,6 +129,30 @@ def _telling(runtime: Runtime[RegistrySettings], event: str) -> Callable[[Except
         runtime.logger.error(event, exc_info=error)
 
     return tell
+
+
+def _noting(runtime: Runtime[RegistrySettings]) -> Observer:
+    """Logs that the history is another one than before: a new epoch as a fact, anything else as what somebody must see
+    to."""
+    known: Head | None = None
+
+    def observe(head: Head, changes: Sequence[Change]) -> None:  # noqa: ARG001 - the observer's signature
+        nonlocal known
+        if known is not None and not head.continues(known):
+            facts = {"epoch": head.epoch, "position": head.position, "epoch_before": known.epoch}
+            facts |= {"position_before": known.position}
+            if head.cluster_id == known.cluster_id and head.epoch > known.epoch:
+                runtime.logger.info("a new epoch began", **facts)
+            else:
+                runtime.logger.warning(
+                    "the database was put back, or another one took its name",
+                    advice="flush the caches of all replicas (llmsr system flush): a shared one may hold contents of"
+                    " the lost history",
+                    **facts,
+                )
+        known = head
+
+    return observe
 
 
 def servicers(ports: Ports, runtime: Runtime[RegistrySettings]) -> Sequence[Servicer]:

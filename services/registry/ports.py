@@ -53,7 +53,8 @@ class Head:
     """Where the history stands.
 
     position: of the newest change, 0 before the first. floor: changes after this position are still kept (0: all).
-    purge_position: of the newest purge, 0 when there was none; also when its change is no longer kept.
+    purge_position: of the newest purge, 0 when there was none; also when its change is no longer kept. cluster_id: of
+    the registry, the same for ever.
     """
 
     epoch: int
@@ -61,6 +62,13 @@ class Head:
     floor: int
     fenced: bool
     purge_position: int = 0
+    cluster_id: str = ""
+
+    def continues(self, earlier: Head) -> bool:
+        """Whether it is of the history that an earlier look saw. It is not behind a restore, nor when a database was
+        put in the place of another by hand: what was read before counts for nothing then."""
+        same = (self.cluster_id, self.epoch) == (earlier.cluster_id, earlier.epoch)
+        return same and self.position >= earlier.position
 
 
 @dataclass(frozen=True, slots=True)

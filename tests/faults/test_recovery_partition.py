@@ -15,9 +15,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from llm_schema_registry import errors
-from llm_schema_registry.admin.v1 import admin_service_pb2, recovery_pb2
+from llm_schema_registry.admin.v1 import recovery_pb2
 from llm_schema_registry.client import RegistryClient
-from llm_schema_registry.common.v1 import service_state_pb2
 from llm_schema_registry.registry.v1 import change_service_pb2
 from services.admin.usecases.recovery_steps import EPOCH_METRIC
 from tests import registry_tools
@@ -194,8 +193,8 @@ async def test_replica_that_is_away_during_the_swap(system: Partitioned, fault_t
 
 
 async def test_replica_that_leaves_behind_the_fence(system: Partitioned, fault_table: FaultTable) -> None:
-    """A replica that took the fence and is cut off then is named with the mode that it is left in; back again it reads
-    the new epoch, takes no writes, and takes them when it is told to."""
+    """A replica that took the fence and is cut off then is named with its mode; back again it reads the new epoch,
+    takes no writes while there is no admin service, and takes them once another process of that finds it noted."""
     far, place, ledger = system.far, system.place, Ledger()
     await serves(far.service, ledger, "before")
     await make_backup(place.backup)
@@ -209,22 +208,34 @@ async def test_replica_that_leaves_behind_the_fence(system: Partitioned, fault_t
     far.leave("links")
     os.kill(place.admin_service.pid, signal.SIGCONT)
     recovery = await place.done(await begun)
+    await asyncio.to_thread(place.admin_service.kill)
     far.come_back("links")
 
     message = {each.name: each.message for each in recovery.steps}["resume"]
-    assert f"READ_ONLY until SetMode: {far.control.target}" in message
+    assert f"READ_ONLY until they return, and put back then: {far.control.target}" in message
     epoch = await registry_tools.value(system.url, "SELECT epoch FROM registry.head")
     await eventually(lambda: far.serves_epoch(epoch))
     async with RegistryClient(far.service.target) as client:
         await ledger.read(Registry(client))
         with pytest.raises(errors.Error):
             await Registry(client).register("refused", {"title": "refused"})
-    request = admin_service_pb2.SetModeRequest(mode=service_state_pb2.SERVICE_STATE_SERVING)
-    await place.admin.call(place.admin.system.SetMode, request)
+    await place.replace_admin()
+
+    async def takes_writes() -> bool:
+        async with RegistryClient(far.service.target) as client:
+            try:
+                await Registry(client).register("taken", {"title": "taken"})
+            except errors.Error:
+                return False
+            return True
+
+    back = await eventually(takes_writes)
     await serves(far.service, ledger, "after")
     assert ledger.failed_reads == []
     fault_table(
-        "D7", "a replica partitioned behind the fence", "named, with its mode; reads the new epoch when it is back"
+        "D7",
+        "a replica partitioned behind the fence",
+        f"named, with its mode; back, it reads the new epoch, and writes {back:.1f} s after an admin process began",
     )
 
 

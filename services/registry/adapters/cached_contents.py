@@ -1,4 +1,4 @@
-"""Contents kept in the process: immutable, so only a purge or a new epoch ever makes one wrong."""
+"""Contents kept in the process: immutable, so only a purge or another history ever makes one wrong."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class CachedContents:
         self._inner = inner
         self._kept: LRUCache[int, Schema] = LRUCache(bytes_max, _weight)
         self._forgotten = 0
-        self._epoch: int | None = None
+        self._head: Head | None = None
         self.hits = 0
         self.misses = 0
 
@@ -53,11 +53,11 @@ class CachedContents:
         self._forget([change])
 
     def observe(self, head: Head, changes: Sequence[Change]) -> None:
-        """Forgets what any process purged; in a new epoch, everything."""
-        if head.epoch != self._epoch:
-            self._epoch = head.epoch
+        """Forgets what any process purged; in a new epoch, or behind another history, everything."""
+        if self._head is None or not head.continues(self._head):
             self._forgotten += 1
             self._kept.clear()
+        self._head = head
         self._forget(changes)
 
     async def flush(self) -> int:

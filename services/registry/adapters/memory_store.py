@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
+from uuid import uuid4
 
 from services.registry.adapters.refusals import (
     references_not_live,
@@ -63,6 +64,7 @@ class MemoryStore:
         self._floor = 0
         self._fenced = False
         self._next_schema_id = 1
+        self._cluster_id = str(uuid4())
         self._bell = bell
 
     def fence(self, *, fenced: bool = True) -> None:
@@ -80,7 +82,7 @@ class MemoryStore:
     async def head(self) -> Head:
         """See Store."""
         state = self._state
-        return Head(state.epoch, state.position, self._floor, self._fenced, state.purge_position)
+        return Head(state.epoch, state.position, self._floor, self._fenced, state.purge_position, self._cluster_id)
 
     async def reserve_schema_id(self) -> int:
         """See Store."""

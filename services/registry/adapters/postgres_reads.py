@@ -22,7 +22,7 @@ Key = tuple[str, int]
 Row = tuple[Any, ...]
 
 _HEAD = """
-SELECT epoch, position, floor, fenced, purge_position
+SELECT epoch, position, floor, fenced, purge_position, cluster_id::text
 FROM registry.head
 """
 

@@ -1,7 +1,8 @@
 """Contents that replicas share in Redis or Valkey. Without it everything works, slower.
 
-Keys carry the epoch and the position of the newest purge, so a purge or a restore leaves every older entry behind,
-also one that is written late. An entry is the encoded registry.v1.Schema.
+Keys carry the registry's cluster id, so registries that share a server and a prefix never read each other's contents,
+and the epoch and the position of the newest purge, so a purge or a restore leaves every older entry behind, also one
+that is written late. An entry is the encoded registry.v1.Schema.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ class RedisContents:
         self._client = client
         self._options = options
         self._monotonic = monotonic
-        self._place: tuple[int, int] | None = None
+        self._place: tuple[str, int, int] | None = None
         self._space: str | None = None
         self._closed_until = 0.0
         self._pause_seconds = PAUSE_SECONDS
@@ -95,18 +96,19 @@ class RedisContents:
 
     def observe_commit(self, change: Change) -> None:
         """Leaves the old keys behind when this process itself purged, before the purge is answered."""
-        if isinstance(change.event, VersionsPurged):
-            self._move(change.epoch, change.position)
+        if isinstance(change.event, VersionsPurged) and self._place is not None:
+            self._move(self._place[0], change.epoch, change.position)
 
     def observe(self, head: Head, changes: Sequence[Change]) -> None:  # noqa: ARG002 - the observer's signature
         """Moves to the keys of the present epoch and purge position. Until the first call nothing is kept."""
-        self._move(head.epoch, head.purge_position)
+        self._move(head.cluster_id, head.epoch, head.purge_position)
 
-    def _move(self, epoch: int, purge_position: int) -> None:
+    def _move(self, cluster_id: str, epoch: int, purge_position: int) -> None:
         """Never back to the keys of an earlier purge, which a late look at the head would name."""
-        if self._place is None or epoch != self._place[0] or purge_position > self._place[1]:
-            self._place = (epoch, purge_position)
-            self._space = f"{self._options.key_prefix}{epoch}:{purge_position}:schema:"
+        known = self._place
+        if known is None or (cluster_id, epoch) != known[:2] or purge_position > known[2]:
+            self._place = (cluster_id, epoch, purge_position)
+            self._space = f"{self._options.key_prefix}{cluster_id}:{epoch}:{purge_position}:schema:"
 
     async def schemas(self, ids: Collection[int]) -> Mapping[int, Schema]:
         """Contents by id. See Contents."""

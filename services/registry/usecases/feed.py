@@ -154,7 +154,7 @@ class Feed:
         """Reads what is new and wakes the watchers. Returns whether there is more to read at once."""
         head = await self._store.head()
         known = self._head
-        if known is None or head.epoch != known.epoch:
+        if known is None or not head.continues(known):
             self._kept.clear()
             self._kept_bytes = 0
             await self._publish(head, [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
@@ -36,6 +37,8 @@ class ReadSuite:
         """An empty store answers everything with nothing."""
         head = await store.head()
         assert (head.epoch, head.position, head.floor, head.fenced, head.purge_position) == (1, 0, 0, False, 0)
+        assert uuid.UUID(head.cluster_id).version == 4
+        assert (await store.head()).cluster_id == head.cluster_id
         basis = await store.basis("user", fingerprint("x"))
         assert (basis.epoch, basis.revision, basis.next_number, basis.live) == (1, 0, 1, ())
         assert (basis.own, basis.general, basis.schema_id) == (NOTHING_SET, NOTHING_SET, None)

@@ -15,7 +15,9 @@ import redis
 
 from llm_schema_registry import errors
 from llm_schema_registry.client import RegistryClient
+from llm_schema_registry.registry.v1 import schema_pb2
 from tests.fix_calls import Registry
+from tests.fix_postgres import MakeDatabase
 from tests.fix_service import MakeService, Service
 from tests.fix_valkey import OwnValkey
 
@@ -86,6 +88,28 @@ async def test_the_memory_cache_has_the_size_it_was_given(
 
     assert metric(small, "registry_cache_misses", "memory") == 5
     assert metric(usual, "registry_cache_misses", "memory") == 1
+
+
+async def test_registries_that_share_a_server_do_not_share_contents(
+    make_service: MakeService, make_database: MakeDatabase, valkey_url: str, name: Name
+) -> None:
+    """Two registries, by mistake with one prefix: the same schema id is each one's own."""
+    services = [make_service(make_database(), valkey_url) for _ in range(2)]
+    made: list[schema_pb2.Schema] = []
+    for service in services:
+        await service.start_async()
+        async with RegistryClient(service.target) as client:
+            made.append((await Registry(client).register(name(), {"title": name()})).schema)
+            await Registry(client).schema(made[-1].id)
+    assert made[0].id == made[1].id
+    assert made[0].text != made[1].text
+    await asyncio.to_thread(services[0].stop)
+    await services[0].start_async()
+
+    async with RegistryClient(services[0].target) as client:
+        assert await Registry(client).schema(made[0].id) == made[0]
+
+    assert metric(services[0], "registry_cache_hits", "redis") == 1, "it is kept there, under its own key"
 
 
 async def test_a_purge_reaches_the_other_replicas(

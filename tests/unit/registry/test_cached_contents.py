@@ -6,6 +6,8 @@ import asyncio
 import datetime
 from collections.abc import Collection, Mapping
 
+import pytest
+
 from services.registry.adapters.cached_contents import ENTRY_BYTES, CachedContents
 from services.registry.domain.events import Change, VersionsPurged
 from services.registry.domain.model import Format, Schema
@@ -108,6 +110,23 @@ async def test_a_new_epoch_forgets_everything() -> None:
     cache.observe(Head(2, 1, 0, fenced=False), [])
 
     assert (await cache.schemas([1]))[1].text == '{"title": "restored"}'
+
+
+@pytest.mark.parametrize("other", [Head(1, 9, 0, False, 0, "another"), Head(1, 4, 0, False, 0, "one")])
+async def test_another_history_forgets_everything(other: Head) -> None:
+    """Another registry's database under the same name, or an older state of this one, put back by hand: what a schema
+    id meant before counts for nothing."""
+    source = Source(1)
+    cache = CachedContents(source)
+    cache.observe(Head(1, 5, 0, False, 0, "one"), [])
+    await cache.schemas([1])
+    cache.observe(Head(1, 7, 0, False, 0, "one"), [])
+    assert (cache.entries, source.asked) == (1, [[1]])
+    source.contents[1] = schema(1, '{"title": "other"}')
+
+    cache.observe(other, [])
+
+    assert (await cache.schemas([1]))[1].text == '{"title": "other"}'
 
 
 async def test_the_cache_is_bounded_in_bytes() -> None:

@@ -295,6 +295,34 @@ async def test_observers_hear_every_change_once() -> None:
     assert heard == [(1, []), (1, [1, 2, 3]), (2, [])]
 
 
+@pytest.mark.parametrize("by_hand", ["another database", "an older state"])
+async def test_a_history_that_goes_back_begins_anew(monkeypatch: pytest.MonkeyPatch, by_hand: str) -> None:
+    """Observers hear of it, nothing that was kept is shown, and what follows is."""
+    history = History()
+    heard: list[tuple[int, int]] = []
+    feed = Feed(
+        history.store,
+        history.bell,
+        history.told.append,
+        [lambda head, changes: heard.append((head.position, len(changes)))],
+    )
+    feed.watchers = 1
+    await feed.refresh()
+    await history.change(count=3)
+    await feed.refresh()
+
+    older = History()
+    await older.change()
+    if by_hand == "an older state":
+        head = replace(await history.store.head(), position=1)
+        monkeypatch.setattr(older.store, "head", lambda: _settled(head))
+    monkeypatch.setattr(feed, "_store", older.store)
+    await feed.refresh()
+    assert heard == [(0, 0), (3, 3), (1, 0)]
+    assert feed.position == 1
+    assert (await feed.slice(Place(1, 0), prefix="", limit=10)).changes[0].position == 1
+
+
 async def test_the_feed_outlives_a_store_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     """It asks again until the store answers, whatever that fails with; what nobody expects is told once."""
     monkeypatch.setattr(feed_module, "POLL_SECONDS", 0.01)
