@@ -10,7 +10,8 @@ import pytest
 from deploy.local import ports
 
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):
-    ports.look_apart(int(worker.removeprefix("gw")), int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
+    workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ[ports.RANGE] = ports.part(int(worker.removeprefix("gw")), workers)
 
 
 @pytest.fixture(scope="session")

@@ -32,6 +32,7 @@ from pathlib import Path
 
 from llm_schema_registry.kernel.failpoints import EnvironmentFailpoints, NoFailpoints
 from services.backup.domain import layout
+from services.backup.domain.layout import SegmentKey
 from services.backup.domain.retention import Policy
 from tests.backup_parts import NOON, HandClock, MemoryRegistry, Parts, make_parts
 
@@ -167,8 +168,8 @@ class Rounds:
 
     async def _require_archive(self, parts: Parts) -> None:
         """The archive holds the history from where retention left it on, each change once."""
-        listed = [each async for each in parts.archive.keys()]  # noqa: SIM118 - it is no mapping
-        keys = sorted(listed, key=lambda key: key.first)
+        spans = sorted(await parts.spans(), key=lambda span: span.first)
+        keys = [SegmentKey(span.epoch, span.first, span.last) for span in spans]
         found = [change for key in keys for change in (await parts.archive.read(key))[0].changes]
         history = self.registry.history
         assert found, "the archive is empty"

@@ -92,6 +92,10 @@ class Plan:
         """Plans faults behind those that are planned already."""
         self._faults[method].extend(faults)
 
+    def clear(self) -> None:
+        """Nothing fails any more."""
+        self._faults.clear()
+
     async def begin(self, method: Method) -> Fault | None:
         """Counts a call, waits or raises if that is planned, and returns what is to be done later."""
         self.calls[method] += 1

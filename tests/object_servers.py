@@ -71,6 +71,12 @@ class S3Server:
             return []
         return [upload["Key"] for upload in page.get("Uploads", ())]
 
+    def stored_parts(self, bucket: str) -> int:
+        """How many parts those uploads have."""
+        page = self.client().list_multipart_uploads(Bucket=bucket)
+        uploads = [{"Key": each["Key"], "UploadId": each["UploadId"]} for each in page.get("Uploads", ())]
+        return sum(len(self.client().list_parts(Bucket=bucket, **each).get("Parts", ())) for each in uploads)
+
     def options(self, bucket: str, **changes: Any) -> S3Options:
         """Options for a bucket: small parts, quick repeats."""
         given: dict[str, Any] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import socket
 from pathlib import Path
@@ -10,13 +11,14 @@ from pathlib import Path
 HOST = "127.0.0.1"
 PORT_MIN = 10_000
 ATTEMPTS_MAX = 200
-PARTS_MAX = 64
 EPHEMERAL_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
+
+RANGE = "LLMSR_LOCAL_PORTS"
+"""`first-last`: where this process and those that it starts look for free ports. Processes side by side with ranges of
+their own take no port from each other, also while its server is down to be started again."""
 
 _random = random.SystemRandom()
 _given: set[int] = set()
-_part = [0, 1]
-"""Which part of how many `free_port` looks in."""
 
 
 def is_free(port: int) -> bool:
@@ -37,23 +39,30 @@ def free_port() -> int:
     A server that stops and starts again on its port would lose an ephemeral one to any client meanwhile; a client that
     keeps trying to reach it may even connect to itself. For the same reason this process is given none twice.
     """
-    number, count = _part
-    width = (_ephemeral_min() - PORT_MIN) // count
-    first = PORT_MIN + number * width
+    first, last = _range()
     for _ in range(ATTEMPTS_MAX):
-        port = _random.randrange(first, first + width)
+        port = _random.randint(first, last)
         if port not in _given and is_free(port):
             _given.add(port)
             return port
-    raise OSError(f"no free port on {HOST} between {first} and {first + width}")
+    raise OSError(f"no free port on {HOST} from {first} to {last}")
 
 
-def look_apart(number: int, count: int) -> None:
-    """Has `free_port` look in one part of so many, from 0: processes side by side take no port from each other, also
-    while its server is down to be started again."""
-    if not 0 <= number < count <= PARTS_MAX:
-        raise ValueError(f"part {number} of {count}, which are {PARTS_MAX} at most")
-    _part[:] = number, count
+def part(number: int, count: int) -> str:
+    """One of so many parts of all ports that are looked at, from 0, as RANGE has it."""
+    width = (_ephemeral_min() - PORT_MIN) // count
+    return f"{PORT_MIN + number * width}-{PORT_MIN + (number + 1) * width - 1}"
+
+
+def _range() -> tuple[int, int]:
+    """First and last of the ports to choose from. Raises OSError for a range that cannot be."""
+    given = os.environ.get(RANGE)
+    if not given:
+        return PORT_MIN, _ephemeral_min() - 1
+    first, _, last = given.partition("-")
+    if not (first.isdecimal() and last.isdecimal() and 0 < int(first) <= int(last) < 1 << 16):
+        raise OSError(f"{RANGE} is {given!r}, not a range of ports such as 20000-20999")
+    return int(first), int(last)
 
 
 class Claims:

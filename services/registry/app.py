@@ -141,7 +141,7 @@ def _noting(runtime: Runtime[RegistrySettings]) -> Observer:
         if known is not None and not head.continues(known):
             facts = {"epoch": head.epoch, "position": head.position, "epoch_before": known.epoch}
             facts |= {"position_before": known.position}
-            if head.cluster_id == known.cluster_id and head.epoch > known.epoch:
+            if head.restores(known):
                 runtime.logger.info("a new epoch began", **facts)
             else:
                 runtime.logger.warning(

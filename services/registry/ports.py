@@ -70,6 +70,10 @@ class Head:
         same = (self.cluster_id, self.epoch) == (earlier.cluster_id, earlier.epoch)
         return same and self.position >= earlier.position
 
+    def restores(self, earlier: Head) -> bool:
+        """Whether a restore began a new epoch since an earlier look."""
+        return self.cluster_id == earlier.cluster_id and self.epoch > earlier.epoch
+
 
 @dataclass(frozen=True, slots=True)
 class Basis:

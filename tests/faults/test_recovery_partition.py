@@ -35,6 +35,8 @@ from tests.restore_site import FAILPOINTS, Ledger, existing, load, make_backup, 
 pytestmark = [pytest.mark.slow, pytest.mark.rotating(3), pytest.mark.timeout(300)]
 AWAY_SECONDS = 1.0
 """Behind the cut, for answers that were on their way."""
+WATCH_SECONDS = 30.0
+"""For a watch to learn, once its replica has caught up, that its epoch is over."""
 GRACE_SECONDS = 3.0
 """Behind the return, for writes that come late."""
 
@@ -174,7 +176,7 @@ async def test_replica_that_is_away_during_the_swap(system: Partitioned, fault_t
         await serves(far.service, ledger, "back")
         await asyncio.sleep(GRACE_SECONDS)
         assert await refused_token(far, token)
-        ended = await asyncio.wait_for(watch, LIMIT_SECONDS)
+        ended = await asyncio.wait_for(watch, WATCH_SECONDS)
 
     assert recovery.state == recovery_pb2.RECOVERY_STATE_DONE, states(recovery)
     messages = {each.name: each.message for each in recovery.steps}

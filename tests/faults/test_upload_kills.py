@@ -64,7 +64,8 @@ async def killed_in_the_midst(service: Service, server: S3Server, bucket: str) -
         await backup.backups.CreateBackup(pb.CreateBackupRequest())
 
         async def under_way() -> bool:
-            return len(await asyncio.to_thread(server.uploads, bucket)) == 1
+            uploads = await asyncio.to_thread(server.uploads, bucket)
+            return bool(uploads) and await asyncio.to_thread(server.stored_parts, bucket) > 0
 
         await eventually(under_way)
         left = await asyncio.to_thread(server.uploads, bucket)

@@ -49,7 +49,7 @@ class Modes:
             try:
                 await stack.enter_async_context(self._office.held(""))
             except errors.OperationRunning as running:
-                # Named is an operation, which takes its time; unnamed is somebody who sets a mode.
+                # Named is an operation, which takes its time; unnamed is somebody who sets a mode, or puts one back.
                 if running.metadata.get("operation") or attempt == ATTEMPTS_MAX:
                     raise
                 await asyncio.sleep(ATTEMPT_SECONDS)

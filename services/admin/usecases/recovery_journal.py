@@ -14,7 +14,9 @@ import asyncio
 import json
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime
 
 from llm_schema_registry import errors
 from llm_schema_registry.objects.finishing import to_the_end
@@ -73,23 +75,39 @@ class RecoveryJournal:
     async def list(self) -> Sequence[Recovery]:
         """The newest recoveries, newest first; at most RECOVERIES_MAX, without those that are lost. An entry never
         changes, so it is read once; one that cannot be read may be brought back, so it is read again."""
-        newest: dict[str, int] = {}
-        async for each in self._store.list(RECOVERIES):
-            if found := _ENTRY.fullmatch(each.key):
-                newest[found[1]] = max(int(found[2]), newest.get(found[1], 0))
         read: dict[str, Recovery] = {}
         lost: dict[str, str] = {}
-        for name in sorted(newest, reverse=True)[:RECOVERIES_MAX]:
-            known = self._known.get(name)
-            same = known is not None and known.number == newest[name]
+        for name, number in await self._newest(""):
             try:
-                read[name] = known if known and same else await self._read(_entry(name, newest[name]))
+                read[name] = await self._entry(name, number)
             except (errors.BackupDamaged, errors.RecoveryNotFound) as damaged:
                 lost[name] = damaged.message
                 if self._report is not None and name not in self._lost:
                     self._report("recovery passed over", recovery_id=name, message=damaged.message)
         self._known, self._lost = read, lost
         return [*read.values()]
+
+    async def begun_since(self, time: datetime) -> Sequence[Recovery]:
+        """Those that were begun since a moment, as `list` tells them; no others are listed for that."""
+        newest = await self._newest(f"{RECOVERIES}{ids.new_id(time, bytes(ids.RANDOM_BYTES))}")
+        read: dict[str, Recovery] = {}
+        for name, number in newest:
+            with suppress(errors.BackupDamaged, errors.RecoveryNotFound):
+                read[name] = await self._entry(name, number)
+        self._known |= read
+        return [*read.values()]
+
+    async def _newest(self, after: str) -> Sequence[tuple[str, int]]:
+        """Ids of recoveries behind a key, newest first, with the numbers of their newest entries."""
+        newest: dict[str, int] = {}
+        async for each in self._store.list(RECOVERIES, after=after):
+            if found := _ENTRY.fullmatch(each.key):
+                newest[found[1]] = max(int(found[2]), newest.get(found[1], 0))
+        return sorted(newest.items(), reverse=True)[:RECOVERIES_MAX]
+
+    async def _entry(self, name: str, number: int) -> Recovery:
+        known = self._known.get(name)
+        return known if known is not None and known.number == number else await self._read(_entry(name, number))
 
     async def lost(self) -> Sequence[str]:
         """Of each of those that are lost: why, and what to do, in words."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 
@@ -22,10 +22,12 @@ AWAY_SECONDS = 5.0
 """Between two looks at who is."""
 GIVE_UP = timedelta(days=1)
 """After the recovery's end: whoever comes back then has been started anew, or is another one at the same address."""
+BEGUN_SINCE = timedelta(days=7)
+"""Recoveries that were begun before are not looked at: none takes so long."""
 
 
 class Returning:
-    """Looks after the replicas that the newest recovery left fenced. Every replica of this service does."""
+    """Looks after the replicas that recoveries left fenced. Every replica of this service does."""
 
     def __init__(
         self, peers: Peers, journal: RecoveryJournal, office: Office, clock: Clock, report: Callable[..., None]
@@ -39,67 +41,75 @@ class Returning:
         self._report = report
 
     async def run(self) -> None:
-        """Looks for ever. What fails is tried again at the next look."""
+        """Looks for ever. What fails is told once, and tried again at the next look."""
+        failing = ""
         while True:
             away = False
             try:
                 away = await self.look()
-            except errors.Error as failed:
-                self._report("replicas behind a recovery not looked after", message=failed.message)
-            except Exception:  # noqa: BLE001 - whatever it was, the next look may go well
-                self._report("replicas behind a recovery not looked after", exc_info=True)
+                failing = ""
+            except Exception as failed:  # noqa: BLE001 - whatever it was, the next look may go well
+                if str(failed) != failing:
+                    failing = str(failed)
+                    unforeseen = {} if isinstance(failed, errors.Error) else {"exc_info": True}
+                    self._report("replicas behind a recovery not looked after", message=failing, **unforeseen)
             await asyncio.sleep(AWAY_SECONDS if away else LOOK_SECONDS)
 
     async def look(self) -> bool:
         """Puts back whoever has returned; whether somebody is still away.
 
-        A mode that was set since the recovery's end counts: nobody is put back while the others are in another one.
-        Raises errors.ObjectStoreUnavailable.
+        Nobody is put back while a recovery is open, nor while the others are in a mode that they were not left in: one
+        that was set since counts. Raises errors.ObjectStoreUnavailable.
         """
-        recovery = next(iter(await self._journal.list()), None)
-        if recovery is None or not self._open(recovery):
+        recoveries = await self._journal.begun_since(self._clock.now() - BEGUN_SINCE)
+        pending = [each for each in recoveries if self._is_pending(each)]
+        if not pending or any(each.open for each in recoveries):
             return False
-        returned = await self._returned(recovery)
-        if not returned:
+        away = {target for each in pending for target in each.left}
+        found = [each for each in await self._steer.look(REGISTRY) if each.process and each.process.state in MODES]
+        returned = {each.address.target: each for each in found if each.address.target in away}
+        others = [each for each in found if each.address.target not in away]
+        if not returned or not all(_is_as_left(recoveries[0], each) for each in others):
             return True
         try:
             async with self._office.held(""):
-                # What ended meanwhile, or began, has another entry.
-                if await self._journal.get(recovery.id) == recovery:
-                    recovery = await self._put_back(recovery, await self._returned(recovery))
+                for recovery in pending:
+                    # What another process did meanwhile is another entry.
+                    if await self._journal.get(recovery.id) == recovery:
+                        await self._put_back(recovery, returned)
         except (errors.OperationRunning, errors.LeaseLost):
             return True
-        return self._open(recovery)
+        return bool(away - returned.keys())
 
-    def _open(self, recovery: Recovery) -> bool:
+    def _is_pending(self, recovery: Recovery) -> bool:
         late = recovery.end_time is not None and self._clock.now() > recovery.end_time + GIVE_UP
         return not recovery.open and bool(recovery.left) and not late
 
-    async def _returned(self, recovery: Recovery) -> Sequence[Replica]:
-        """Those that answer again, while all others are as the recovery left them; nobody otherwise."""
-        found = [each for each in await self._steer.look(REGISTRY) if each.process and each.process.state in MODES]
-        others = [each for each in found if each.address.target not in recovery.left]
-        if any(each.process and each.process.state is not _ended_as(recovery, each) for each in others):
-            return []
-        return [each for each in found if each.address.target in recovery.left]
+    async def _put_back(self, recovery: Recovery, returned: dict[str, Replica]) -> None:
+        """Puts back those of a recovery that its fence still holds, and notes who is left. Whoever does not take it
+        is no longer among those that returned; who took it is noted as such for earlier recoveries."""
 
-    async def _put_back(self, recovery: Recovery, returned: Sequence[Replica]) -> Recovery:
-        """The recovery as it stands with those put back whom the fence still holds."""
-        left: Mapping[str, State] = dict(recovery.left)
-        for each in returned:
-            target, wanted = each.address.target, recovery.left[each.address.target]
-            if each.process and each.process.state is recovery.fence:
-                try:
-                    await self._peers.set_mode(each.address, wanted)
-                except errors.Error as failed:
-                    self._report("replica not put back yet", target=target, message=failed.message)
-                    continue
-                self._report("replica put back", recovery_id=recovery.id, target=target, mode=wanted.name)
-            left = {name: mode for name, mode in left.items() if name != target}
-        return await self._journal.write(replace(recovery, left=left)) if left != recovery.left else recovery
+        async def put(target: str, mode: State) -> None:
+            replica = returned[target]
+            if replica.process is None or replica.process.state is not recovery.fence:
+                return
+            try:
+                process = await self._peers.set_mode(replica.address, mode)
+            except errors.Error as failed:
+                self._report("replica not put back yet", target=target, message=failed.message)
+                del returned[target]
+                return
+            returned[target] = replace(replica, process=process)
+            self._report("replica put back", recovery_id=recovery.id, target=target, mode=mode.name)
+
+        await asyncio.gather(*(put(target, mode) for target, mode in recovery.left.items() if target in returned))
+        left = {target: mode for target, mode in recovery.left.items() if target not in returned}
+        if left != recovery.left:
+            await self._journal.write(replace(recovery, left=left))
 
 
-def _ended_as(recovery: Recovery, replica: Replica) -> State:
-    """The mode that the recovery left a replica in."""
-    done = recovery.state is RecoveryState.DONE
-    return State.SERVING if done else recovery.modes.get(replica.address.target, State.SERVING)
+def _is_as_left(newest: Recovery, replica: Replica) -> bool:
+    """Whether a replica is in a mode that the newest recovery left it in, or was started since."""
+    assert replica.process is not None, "it answered"
+    before = newest.modes.get(replica.address.target) if newest.state is RecoveryState.ABORTED else None
+    return replica.process.state in {State.SERVING, before}

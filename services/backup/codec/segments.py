@@ -14,7 +14,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from llm_schema_registry.backup.v1 import archive_pb2 as pb
 from llm_schema_registry.registry.v1 import change_pb2, stored_change_pb2
-from services.backup.domain.model import Epoch, Segment, StoredChange
+from services.backup.domain.model import SEGMENT_CHANGES_MAX, Epoch, Segment, StoredChange
 from services.backup.domain.targets import SegmentSpan
 
 FORMAT = 1
@@ -22,8 +22,6 @@ CHANGE_BYTES_MAX = 80 * 1024 * 1024
 """Of one change: the largest schema text that a registry can be set to take has 64 MiB."""
 SEGMENT_BYTES_MAX = 96 * 1024 * 1024
 """Of a plain segment. It is sealed at about 1 MiB, but one change alone may be larger."""
-CHANGES_MAX = 100_000
-"""Of one segment."""
 EPOCHS_MAX = 100_000
 _START = datetime(1970, 1, 1, tzinfo=UTC)
 _DIGEST_BYTES = 32
@@ -145,8 +143,8 @@ class DelimitedReader:
 def _check(segment: Segment) -> None:
     """What a segment promises: changes of one epoch, without gaps, and the lines that lead to it."""
     changes = segment.changes
-    if not 0 < len(changes) <= CHANGES_MAX:
-        raise SegmentInvalid(f"the segment holds {len(changes)} changes, not 1 to {CHANGES_MAX}")
+    if not 0 < len(changes) <= SEGMENT_CHANGES_MAX:
+        raise SegmentInvalid(f"the segment holds {len(changes)} changes, not 1 to {SEGMENT_CHANGES_MAX}")
     for index, change in enumerate(changes):
         if change.epoch != segment.epoch:
             raise SegmentInvalid(f"the change {change.place} is not of the segment's epoch {segment.epoch}")

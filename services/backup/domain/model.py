@@ -103,6 +103,10 @@ class StoredChange:
         return len(self.payload) + len(self.actor) + len(self.subject) + 64
 
 
+SEGMENT_CHANGES_MAX = 100_000
+"""Of any segment, whatever version sealed it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Segment:
     """A piece of the history in the archive: changes of one epoch, their positions without gaps.

@@ -151,10 +151,11 @@ def plan(
 def stretches_for(
     target: Target, bases: Sequence[Base], epochs: Sequence[Epoch], *, level: Level = Level.V2
 ) -> tuple[Stretch, ...]:
-    """Where the segments lie that `plan` needs for the same, when nothing tells the times of their changes: it plans
-    the same with those alone. Raises Unreachable.
+    """Where the segments lie that `plan` needs for the same, when nothing tells the times of their changes: with those
+    alone it leads the same way, or refuses as well. Raises Unreachable.
 
-    For a time they end where a backup was made CLOCKS_APART_MAX after it: what came behind that is later.
+    For a time they end where a backup was made CLOCKS_APART_MAX after it: what came behind that is later. Of one that
+    cannot be reached a gap may be told as longer than it is, when it goes on behind that backup.
     """
     if isinstance(target, AtBackup):
         return ()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence, Set
+from collections.abc import AsyncGenerator, Callable, Sequence, Set
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -30,7 +30,7 @@ from services.backup.domain.documents import (
 from services.backup.domain.forks import ancestry
 from services.backup.domain.layout import SegmentKey
 from services.backup.domain.lineage import Stretch
-from services.backup.domain.model import Epoch, Head, Place, Segment, StoredChange
+from services.backup.domain.model import SEGMENT_CHANGES_MAX, Epoch, Head, Place, Segment, StoredChange
 from services.backup.domain.sealing import PREFIX_BYTES, SALT_BYTES, DataKey, Header, Tampered, open_sealed, seal
 from services.backup.domain.targets import Cut, RestorePlan, SegmentSpan
 from services.backup.ports import SegmentFormat
@@ -39,7 +39,7 @@ from services.backup.usecases.line_ends import NEWEST_MAX, LineEnds
 from services.backup.usecases.repository import Repository
 
 CHANGES_MAX = 10_000
-"""Of one segment."""
+"""Of one segment that is sealed here."""
 SEGMENT_BYTES_MAX = 64 * 1024 * 1024
 """Of one segment as it is read back: one change alone may be larger than what seals a segment."""
 KEY_LIFE = timedelta(days=1)
@@ -110,15 +110,6 @@ class Archive:
     async def key_ids(self) -> Sequence[str]:
         """All data keys of the repository."""
         return await self._repository.keys.ids()
-
-    async def keys(self, epoch: int | None = None, *, after: int = 0) -> AsyncIterator[SegmentKey]:
-        """Segments by epoch and position: all, or those of an epoch that begin behind a position."""
-        prefix = layout.ARCHIVE if epoch is None else layout.epoch(epoch)
-        start = layout.segments_from(epoch, after + 1) if epoch is not None and after else ""
-        async for each in self._repository.store.list(prefix, after=start):
-            found = layout.segment_of(each.key)
-            if found is not None:
-                yield found
 
     async def next_keys(self, after: SegmentKey | None, count: int) -> list[SegmentKey]:
         """The next segments behind one, of its line and those after it, or the first ones; so many at most."""
@@ -219,11 +210,11 @@ class Archive:
 
     async def spans(self, stretches: Sequence[Stretch]) -> list[SegmentSpan]:
         """The segments that hold positions of some stretches, as their names and the listing tell of them: last_time is
-        when one was stored. What lies before and behind the stretches is not listed."""
+        when one was stored. Listed are those that begin SEGMENT_CHANGES_MAX before a stretch, up to its end."""
         found: list[SegmentSpan] = []
         for stretch in stretches:
             # One that begins before the stretch may reach into it.
-            start = layout.segments_from(stretch.epoch, max(0, stretch.after + 1 - CHANGES_MAX))
+            start = layout.segments_from(stretch.epoch, max(0, stretch.after + 2 - SEGMENT_CHANGES_MAX))
             async with aclosing(self._listed(layout.epoch(stretch.epoch), start)) as listed:
                 async for span in listed:
                     if stretch.through is not None and span.first > stretch.through:
@@ -274,11 +265,11 @@ class Archive:
         """The epochs that have segments, in order."""
         return await self._ends.epochs()
 
-    async def ending(self, epoch: int) -> tuple[Segment | None, Sequence[SegmentKey]]:
+    async def ending(self, epoch: int, beat: Heartbeat | None = None) -> tuple[Segment | None, Sequence[SegmentKey]]:
         """The newest segment of a line that can be read, None for none of the last NEWEST_MAX, and those behind it,
-        newest first, which are damaged or sealed."""
+        newest first, which are damaged or sealed. beat: says where to begin to look."""
         damaged: list[SegmentKey] = []
-        async with aclosing(self._ends.backwards(epoch)) as keys:
+        async with aclosing(self._ends.backwards(epoch, _begun(epoch, beat))) as keys:
             async for key in keys:
                 with suppress(errors.BackupDamaged, errors.KeyUnavailable):
                     return (await self.read(key))[0], damaged
@@ -298,7 +289,7 @@ class Archive:
             epochs += [each.id for each in beat.epochs]
             ids.append(beat.schema_id_high)
         for line in lines:
-            segment, damaged = await self.ending(line)
+            segment, damaged = await self.ending(line, beat)
             unread += damaged
             if segment is not None:
                 ids.append(segment.schema_id_high)
@@ -330,8 +321,7 @@ class Archive:
 
         The heartbeat says where to begin to look, no more: what counts is what is there.
         """
-        start = beat.first if beat is not None and beat.place.epoch == epoch else 0
-        newest = await self._ends.newest(epoch, start)
+        newest = await self._ends.newest(epoch, _begun(epoch, beat))
         if newest is None:
             return None
         try:
@@ -503,6 +493,11 @@ def _read_heartbeat(content: bytes, verifiers: Sequence[Verifier]) -> Heartbeat:
 def _epoch(line: Fields) -> Epoch:
     parent = line.integer("parent") if line.present("parent") else None
     return Epoch(line.integer("id"), parent, line.integer("fork_position"))
+
+
+def _begun(epoch: int, beat: Heartbeat | None) -> int:
+    """Where the newest segment of a line began when the heartbeat was written; 0 when that does not say."""
+    return beat.first if beat is not None and beat.place.epoch == epoch else 0
 
 
 def _told(beat: Heartbeat | None, oldest: SegmentKey) -> bool:

@@ -1,7 +1,8 @@
 """Where the lines of the archive end, found without listing all of it.
 
 Keys have a fixed width, so a listing can begin anywhere: lines are found by leaps from one epoch to the next, and the
-end of one by steps that double, and halving what is left then. Some twenty pages, however many segments there are.
+end of one by steps that double, and halving what is left then: twenty pages for a million segments. A folder reads all
+of its names for each page; what was seen once, or a heartbeat told, is where the next search begins.
 """
 
 from __future__ import annotations
@@ -49,10 +50,10 @@ class LineEnds:
         self._seen[epoch] = newest.first
         return newest
 
-    async def backwards(self, epoch: int) -> AsyncGenerator[SegmentKey, None]:
+    async def backwards(self, epoch: int, start: int = 0) -> AsyncGenerator[SegmentKey, None]:
         """The newest segments of a line, newest first, NEWEST_MAX at most. Those before the first are looked up when
-        they are asked for."""
-        newest = await self.newest(epoch)
+        they are asked for. start: as for `newest`."""
+        newest = await self.newest(epoch, start)
         if newest is None:
             return
         yield newest

@@ -192,7 +192,7 @@ class Prepare:
             # An abandoned line may have left its traces in the archive alone.
             for epoch in await self.archive.epochs():
                 if epoch not in lines:
-                    segment, damaged = await self.archive.ending(epoch)
+                    segment, damaged = await self.archive.ending(epoch, beat)
                     unknown += [] if segment else damaged[:1]
                     lines = known_lines(lines.values(), segment.epochs if segment else ())
         except ValueError as error:
@@ -230,10 +230,13 @@ class Prepare:
             spans = await self.archive.spans(stretches_for(target, bases, survey.epochs, level=level))
             return plan(target, bases, spans, survey.epochs, level=level, heartbeat=known)
 
-        with suppress(Unreachable):
-            return await found([_base(entry, trusted=not entry.doubtful) for entry in entries])
+        every = [_base(entry) for entry in entries]
+        sure = [_base(entry, trusted=not entry.doubtful) for entry in entries]
+        if sure != every:
+            with suppress(Unreachable):
+                return await found(sure)
         try:
-            return await found([_base(entry) for entry in entries])
+            return await found(every)
         except Unreachable as unreachable:
             raise _unreachable(unreachable) from None
 

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import redis.asyncio as redis
 from google.protobuf.message import DecodeError
@@ -32,6 +32,9 @@ PAUSE_SECONDS = 1.0
 PAUSE_SECONDS_MAX = 30.0
 FLUSH_SECONDS_MAX = 15.0
 SCAN_COUNT = 500
+
+Place: TypeAlias = tuple[int, int]
+"""An epoch and a position in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +89,8 @@ class RedisContents:
         self._client = client
         self._options = options
         self._monotonic = monotonic
-        self._place: tuple[str, int, int] | None = None
+        self._head: Head | None = None
+        self._purged: Place = (0, 0)
         self._space: str | None = None
         self._closed_until = 0.0
         self._pause_seconds = PAUSE_SECONDS
@@ -96,19 +100,22 @@ class RedisContents:
 
     def observe_commit(self, change: Change) -> None:
         """Leaves the old keys behind when this process itself purged, before the purge is answered."""
-        if isinstance(change.event, VersionsPurged) and self._place is not None:
-            self._move(self._place[0], change.epoch, change.position)
+        if isinstance(change.event, VersionsPurged):
+            self._move((change.epoch, change.position))
 
     def observe(self, head: Head, changes: Sequence[Change]) -> None:  # noqa: ARG002 - the observer's signature
         """Moves to the keys of the present epoch and purge position. Until the first call nothing is kept."""
-        self._move(head.cluster_id, head.epoch, head.purge_position)
+        known, self._head = self._head, head
+        if known is not None and not head.continues(known):
+            self._purged = (0, 0)
+        self._move((head.epoch, head.purge_position))
 
-    def _move(self, cluster_id: str, epoch: int, purge_position: int) -> None:
+    def _move(self, purged: Place) -> None:
         """Never back to the keys of an earlier purge, which a late look at the head would name."""
-        known = self._place
-        if known is None or (cluster_id, epoch) != known[:2] or purge_position > known[2]:
-            self._place = (cluster_id, epoch, purge_position)
-            self._space = f"{self._options.key_prefix}{cluster_id}:{epoch}:{purge_position}:schema:"
+        self._purged = max(self._purged, purged)
+        if self._head is not None:
+            epoch, position = self._purged
+            self._space = f"{self._options.key_prefix}{self._head.cluster_id}:{epoch}:{position}:schema:"
 
     async def schemas(self, ids: Collection[int]) -> Mapping[int, Schema]:
         """Contents by id. See Contents."""

@@ -77,7 +77,8 @@ class Slice:
 
 
 Observer = Callable[[Head, Sequence[Change]], None]
-"""Told of purges, in order and each once, among other changes or not; of a new epoch with no changes. Must not raise.
+"""Told of purges, in order and each once, among other changes or not; of a new epoch, or of a history that does not
+continue the one before, with no changes. Must not raise.
 
 While nobody watches, changes that purge nothing are not even read.
 """
@@ -104,6 +105,7 @@ class Feed:
         self._failure: Error | None = None
         self._told = False
         self._refreshed: float | None = None
+        self._put_back = 0
         self.watchers = 0
 
     @property
@@ -155,6 +157,8 @@ class Feed:
         head = await self._store.head()
         known = self._head
         if known is None or not head.continues(known):
+            if known is not None and not head.restores(known):
+                self._put_back += 1  # Before anybody sees what follows.
             self._kept.clear()
             self._kept_bytes = 0
             await self._publish(head, [])
@@ -238,12 +242,14 @@ class Feed:
 
     async def _follow(self, place: Place, prefix: str, limit: int) -> AsyncGenerator[Slice, None]:
         loop = asyncio.get_running_loop()
-        told = loop.time()
+        told, put_back = loop.time(), self._put_back
         while True:
             found = await self.slice(place, prefix=prefix, limit=limit)
             if found.place == place:
                 await self._wait_beyond(place, told + HEARTBEAT_SECONDS - loop.time())
                 self._require_alive(place)
+            if self._put_back != put_back:
+                raise _put_back_at(place)
             place = found.place
             if found.changes or loop.time() - told >= HEARTBEAT_SECONDS:
                 told = loop.time()
@@ -342,6 +348,14 @@ def _require_reachable(place: Place, head: Head) -> None:
         )
     if place.position < head.floor:
         raise _expired(place)
+
+
+def _put_back_at(place: Place) -> PositionUnknown:
+    return PositionUnknown(
+        "the database was put back to an earlier state, or another one took its name: read everything again, then watch"
+        " from now",
+        metadata={"position": place.position},
+    )
 
 
 def _expired(place: Place) -> PositionExpired:

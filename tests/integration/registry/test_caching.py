@@ -100,7 +100,7 @@ async def test_registries_that_share_a_server_do_not_share_contents(
         await service.start_async()
         async with RegistryClient(service.target) as client:
             made.append((await Registry(client).register(name(), {"title": name()})).schema)
-            await Registry(client).schema(made[-1].id)
+            assert await Registry(client).schema(made[-1].id) == made[-1]
     assert made[0].id == made[1].id
     assert made[0].text != made[1].text
     await asyncio.to_thread(services[0].stop)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -13,6 +13,8 @@ import pytest
 
 from llm_schema_registry import errors
 from llm_schema_registry.objects.directory import DirectoryStore
+from llm_schema_registry.objects.store import Listed
+from llm_schema_registry.operations import ids
 from llm_schema_registry.operations.leases import Leases
 from llm_schema_registry.operations.operations import Operations
 from services.admin.domain.recovery import Recovery, RecoveryState, Spec, Target, TargetKind, Traffic
@@ -20,12 +22,12 @@ from services.admin.domain.system import Address, Process, State
 from services.admin.usecases import returning as module
 from services.admin.usecases.office import Office
 from services.admin.usecases.recovery_journal import RecoveryJournal
-from services.admin.usecases.returning import GIVE_UP, Returning
+from services.admin.usecases.returning import BEGUN_SINCE, GIVE_UP, Returning
 from services.backup.adapters.recipients import system_dice
-from tests.admin_parts import NOON, StandInPeers
-from tests.backup_parts import HandClock
+from tests.admin_parts import StandInPeers
+from tests.backup_parts import NOON, HandClock
 
-ID = "01KAX7H2E9P4Z8D3F6G5J1K0MR"
+ID, LATER = (ids.new_id(NOON + timedelta(minutes=number), bytes(ids.RANDOM_BYTES)) for number in (0, 1))
 RECOVERY = Recovery(
     id=ID,
     state=RecoveryState.DONE,
@@ -103,7 +105,7 @@ async def test_nobody_is_away(scene: Scene) -> None:
     assert not await scene.returning.look()
     await scene.journal.write(RECOVERY)
     assert not await scene.returning.look()
-    open_one = replace(RECOVERY, id="01KAX7H2E9P4Z8D3F6G5J1K0MS", state=RecoveryState.STOPPED, left=SERVES)
+    open_one = replace(RECOVERY, id=LATER, state=RecoveryState.STOPPED, left=SERVES)
     await scene.journal.write(open_one)
     assert not await scene.returning.look()
     assert scene.peers.asked == []
@@ -160,13 +162,59 @@ async def test_nobody_gets_in_the_way_of_an_operation(scene: Scene) -> None:
     assert not await scene.returning.look()
 
 
-async def test_a_later_recovery_has_its_own(scene: Scene) -> None:
-    """What an earlier one left is over once a later one began."""
-    scene.peers.places[scene.far] = await scene.leave(SERVES)
-    await scene.journal.write(replace(RECOVERY, id="01KAX7H2E9P4Z8D3F6G5J1K0MS", state=RecoveryState.RUNNING))
+@pytest.mark.parametrize("later", [RecoveryState.ABORTED, RecoveryState.DONE])
+async def test_a_later_recovery_forgets_nobody(scene: Scene, later: RecoveryState) -> None:
+    """One that ended while the replica was still away, whether it knew of that or not: both are over at once then."""
+    far = await scene.leave(SERVES)
+    left = SERVES if later is RecoveryState.DONE else {}
+    await scene.journal.write(replace(RECOVERY, id=LATER, state=later, left=left))
+    assert await scene.returning.look()
+    scene.peers.places[scene.far] = far
 
     assert not await scene.returning.look()
+    assert scene.peers.asked == ["SERVING registry-2:1"]
+    assert await scene.left() == (await scene.journal.get(LATER)).left == {}
+
+
+async def test_a_recovery_that_is_open_decides(scene: Scene) -> None:
+    """Its own fence may hold the replica: nobody is put back before it is over."""
+    scene.peers.places[scene.far] = await scene.leave(SERVES)
+    later = await scene.journal.write(replace(RECOVERY, id=LATER, state=RecoveryState.STOPPED))
+    assert not await scene.returning.look()
     assert scene.peers.asked == []
+
+    await scene.journal.write(replace(later, state=RecoveryState.ABORTED))
+
+    assert not await scene.returning.look()
+    assert scene.peers.asked == ["SERVING registry-2:1"]
+
+
+@pytest.mark.parametrize("before", [State.DRAINING, State.READ_ONLY, State.SERVING])
+async def test_others_that_were_started_since_serve(scene: Scene, before: State) -> None:
+    """Behind an abort the others are in the mode that they had, or serve as whoever is started does."""
+    modes = {"registry-1:1": before, "registry-2:1": State.SERVING}
+    scene.peers.places[scene.far] = await scene.leave(SERVES, state=RecoveryState.ABORTED, modes=modes)
+
+    assert not await scene.returning.look()
+    assert scene.state(scene.far) is State.SERVING
+
+
+async def test_no_old_recovery_is_listed(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are kept for ever."""
+    old = ids.new_id(scene.clock.now() - BEGUN_SINCE - timedelta(minutes=1), bytes(ids.RANDOM_BYTES))
+    await scene.journal.write(replace(RECOVERY, id=old, left=SERVES))
+    listed: list[str] = []
+    real = scene.store.list
+
+    async def noted(prefix: str, *, after: str = "") -> AsyncIterator[Listed]:
+        async for each in real(prefix, after=after):
+            listed.append(each.key)
+            yield each
+
+    monkeypatch.setattr(scene.store, "list", noted)
+
+    assert not await scene.returning.look()
+    assert listed == []
 
 
 async def test_one_that_refuses_is_asked_again(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,21 +242,20 @@ async def test_it_gives_up_in_the_end(scene: Scene) -> None:
 
 
 async def test_it_goes_on_looking(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever one look meets, the next one is made: more often while somebody is away."""
+    """Whatever one look meets, the next one is made, sooner while somebody is away. The same failure is told once."""
     pauses: list[float] = []
-    found: list[Callable[[], bool]] = [lambda: True, lambda: False]
+    away, gone, defect = [True], errors.ObjectStoreUnavailable("gone"), RuntimeError("unforeseen")
+    outcomes: list[list[bool] | Exception] = [away, gone, gone, defect, gone, [False], gone]
 
     async def look() -> bool:
-        if not found:
-            raise errors.ObjectStoreUnavailable("away")
-        if len(found) == 1:
-            found.pop()
-            raise RuntimeError("unforeseen")
-        return found.pop(0)()
+        outcome = outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome[0]
 
     async def sleep(seconds: float) -> None:
         pauses.append(seconds)
-        if len(pauses) == 3:
+        if not outcomes:
             raise asyncio.CancelledError
 
     monkeypatch.setattr(scene.returning, "look", look)
@@ -216,5 +263,6 @@ async def test_it_goes_on_looking(scene: Scene, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(asyncio.CancelledError):
         await scene.returning.run()
 
-    assert pauses == [module.AWAY_SECONDS, module.LOOK_SECONDS, module.LOOK_SECONDS]
-    assert [set(facts) for _, facts in scene.told] == [{"exc_info"}, {"message"}]
+    assert pauses == [module.AWAY_SECONDS, *[module.LOOK_SECONDS] * 6]
+    told = [(facts["message"], "exc_info" in facts) for _, facts in scene.told]
+    assert told == [("gone", False), ("unforeseen", True), ("gone", False), ("gone", False)]

@@ -11,7 +11,8 @@ from llm_schema_registry import errors
 from services.backup.domain import layout
 from services.backup.domain.documents import Signer
 from services.backup.domain.layout import SegmentKey
-from services.backup.domain.model import StoredChange
+from services.backup.domain.lineage import Stretch
+from services.backup.domain.model import SEGMENT_CHANGES_MAX, StoredChange
 from services.backup.domain.targets import Base, Cut, Latest, SegmentSpan, Unreachable, plan
 from services.backup.usecases.archive import Given, Tip
 from services.backup.usecases.line_ends import NEWEST_MAX
@@ -89,6 +90,25 @@ async def test_the_beginnings_of_epochs_are_found_without_listing_the_rest(parts
     assert asked == [(1, 1), (1, 11), (1, 21), (1, 31), (2, 1), *whole]
     some = {layout.segment(1, 11, 20), layout.segment(2, 1, 10), layout.segment(3, 1, 10)}
     assert await parts.archive.present(some) == {layout.segment(1, 11, 20), layout.segment(2, 1, 10)}
+
+
+async def test_what_holds_a_part_of_a_line_is_listed(parts: Parts) -> None:
+    """Also the largest segment that reaches into it; not what lies before and behind, nor another line's."""
+    whole = SEGMENT_CHANGES_MAX
+    names = [(1, 1, whole), (1, whole + 1, whole + 10), (1, whole + 11, whole + 20), (2, whole + 5, whole + 9)]
+    for name in names:
+        await parts.store.put(layout.segment(*name), b"")
+
+    async def spans(*stretches: Stretch) -> list[tuple[int, int, int]]:
+        return [(span.epoch, span.first, span.last) for span in await parts.archive.spans(stretches)]
+
+    assert await spans(Stretch(1, whole - 1, whole + 10)) == names[:2]
+    assert await spans(Stretch(1, whole, None)) == names[1:3]
+    assert await spans(Stretch(1, whole + 9, whole + 11)) == names[1:3]
+    assert await spans(Stretch(1, 0, whole)) == names[:1]
+    assert await spans(Stretch(1, whole + 20, None)) == []
+    assert await spans(Stretch(1, whole + 2, whole + 4), Stretch(2, whole + 4, None)) == [names[1], names[3]]
+    assert await spans() == []
 
 
 async def test_a_damaged_tip_tells_what_to_do(parts: Parts) -> None:

@@ -158,7 +158,7 @@ def test_segments_have_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     for refused in (lambda: segments.encode(SEGMENT), lambda: segments.decode(content)):
         with pytest.raises(SegmentInvalid, match=f"has {len(content)} bytes"):
             refused()
-    monkeypatch.setattr(segments, "CHANGES_MAX", 2)
+    monkeypatch.setattr(segments, "SEGMENT_CHANGES_MAX", 2)
     with pytest.raises(SegmentInvalid, match="holds 3 changes"):
         segments.encode(SEGMENT)
 

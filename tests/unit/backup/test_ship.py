@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from llm_schema_registry import errors
 from llm_schema_registry.operations.leases import Lease
 from services.backup.domain import layout
+from services.backup.domain.layout import SegmentKey
 from services.backup.domain.model import Level, Place, StoredChange
 from services.backup.domain.targets import AtTime, Base, Cut, Known, Unreachable, plan
 from services.backup.usecases import ship as module
@@ -51,7 +52,8 @@ async def once(parts: Parts) -> None:
 async def archived(parts: Parts) -> dict[int, list[StoredChange]]:
     """All archived changes by epoch, each once."""
     found: dict[int, dict[int, StoredChange]] = {}
-    async for key in parts.archive.keys():
+    for span in await parts.spans():
+        key = SegmentKey(span.epoch, span.first, span.last)
         segment, _ = await parts.archive.read(key)
         for change in segment.changes:
             assert found.setdefault(key.epoch, {}).setdefault(change.position, change) == change

@@ -441,7 +441,8 @@ def test_a_plan_leads_exactly_to_its_target_or_is_refused(
 def test_a_plan_needs_no_other_segments(
     world: tuple[tuple[Epoch, ...], dict[Place, StoredChange], list[Base], list[SegmentSpan], Target],
 ) -> None:
-    """Listed by what it needs alone, the archive leads the same way to the same places, or is refused as before."""
+    """Listed by what it needs alone, the archive leads the same way to the same places, or nowhere as before; for other
+    targets than times in the same words."""
     epochs, changes, bases, segments, target = world
     listed = [SegmentSpan(each.epoch, each.first, each.last) for each in segments]
 

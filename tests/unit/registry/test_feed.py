@@ -311,7 +311,11 @@ async def test_a_history_that_goes_back_begins_anew(monkeypatch: pytest.MonkeyPa
     await history.change(count=3)
     await feed.refresh()
 
+    watch = asyncio.create_task(anext(feed.watch(Place(1, 3), prefix="", limit=10)))
+    await asyncio.sleep(0)
+
     older = History()
+    head_of = older.store.head
     await older.change()
     if by_hand == "an older state":
         head = replace(await history.store.head(), position=1)
@@ -321,6 +325,11 @@ async def test_a_history_that_goes_back_begins_anew(monkeypatch: pytest.MonkeyPa
     assert heard == [(0, 0), (3, 3), (1, 0)]
     assert feed.position == 1
     assert (await feed.slice(Place(1, 0), prefix="", limit=10)).changes[0].position == 1
+    monkeypatch.setattr(older.store, "head", head_of)
+    await older.change(count=5)
+    await feed.refresh()
+    with pytest.raises(errors.PositionUnknown, match="put back"):
+        await watch
 
 
 async def test_the_feed_outlives_a_store_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
