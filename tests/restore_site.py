@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import itertools
 import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -18,10 +20,11 @@ from llm_schema_registry import errors
 from llm_schema_registry.backup.v1 import backup_pb2, backup_service_pb2, restore_pb2
 from llm_schema_registry.backup.v1 import restore_service_pb2 as pb
 from llm_schema_registry.client import RegistryClient, from_rpc_error
+from llm_schema_registry.objects.directory_files import LOCK
 from llm_schema_registry.registry.v1 import schema_pb2, schema_service_pb2
 from tests.fix_backup import BackupCalls
 from tests.fix_calls import Registry
-from tests.fix_faults import POLL_SECONDS
+from tests.fix_faults import POLL_SECONDS, eventually
 from tests.fix_service import Service
 
 LATEST = restore_pb2.RestoreTarget(latest=True)
@@ -36,6 +39,10 @@ FINAL = {
 PAUSE_SECONDS = 0.01
 WRITE_PAUSE_SECONDS = 0.1
 LIMIT_SECONDS = 90.0
+LOCKED_SECONDS = 5.0
+"""Longer than anybody writes who is not stopped."""
+STOPS_MAX = 5
+"""Tries to stop a process while it does not hold the lock of its store."""
 
 
 async def make_backup(backup: BackupCalls, level: int = backup_pb2.VERIFICATION_LEVEL_V3) -> backup_pb2.Backup:
@@ -213,6 +220,28 @@ async def serves(registry: Service, ledger: Ledger, stem: str) -> None:
     """Returns when the registry takes a write."""
     async with RegistryClient(registry.target) as client, asyncio.timeout(LIMIT_SECONDS):
         await ledger.write(Registry(client), stem)
+
+
+async def stopped(service: Service, store: Path) -> bool:
+    """Waits until a failpoint has stopped a process, and returns whether others can use its store: none of its threads
+    may have been stopped with the folder's lock, for which everybody would wait as long as it stands still."""
+
+    async def stands_still() -> bool:
+        return ") T " in Path(f"/proc/{service.pid}/stat").read_text()  # noqa: ASYNC240 - no disk is read
+
+    def is_free() -> bool:
+        with (store / LOCK).open("rb") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            return True
+
+    await eventually(stands_still)
+    ends = time.monotonic() + LOCKED_SECONDS
+    while not (free := is_free()) and time.monotonic() < ends:  # noqa: ASYNC110 - a lock has no event
+        await asyncio.sleep(0.01)  # Another process writes.
+    return free
 
 
 @asynccontextmanager

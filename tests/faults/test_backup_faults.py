@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from tests.fix_faults import eventually
 from tests.fix_postgres import OwnPostgres
 from tests.fix_service import MakeService, Service
 from tests.recovery_kills import held
+from tests.restore_site import FAILPOINTS, STOPS_MAX, calls, stopped
 
 ROOT = Path(__file__).resolve().parents[2]
 POINTS = (
@@ -146,20 +148,22 @@ async def test_a_dump_program_that_misbehaves(
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_a_stopped_process_commits_nothing_when_it_wakes_up(
-    filled_registry: Service, make_backup_service: MakeBackupService, fault_table: FaultTable
+    filled_registry: Service, make_backup_service: MakeBackupService, tmp_path: Path, fault_table: FaultTable
 ) -> None:
     """T17: SIGSTOP before the commit until another process has made its own backup, then SIGCONT: one backup."""
-    one, other = (make_backup_service(database_of(filled_registry)) for _ in range(2))
-    one.environment["LLMSR_FAILPOINTS"] = "backup.before_commit:stop"
-    await one.start_async()
-    await other.start_async()
-    async with BackupCalls(one.target) as here, BackupCalls(other.target) as there:
-        begun = (await here.backups.CreateBackup(pb.CreateBackupRequest())).operation.name
+    url = database_of(filled_registry)
+    async with calls(make_backup_service(url)) as there, AsyncExitStack() as stack:
+        for _ in range(STOPS_MAX):
+            one = make_backup_service(url)
+            one.environment[FAILPOINTS] = "backup.before_commit:stop"
+            here = await stack.enter_async_context(calls(one))
+            begun = (await here.backups.CreateBackup(pb.CreateBackupRequest())).operation.name
+            if await stopped(one, tmp_path / "store"):
+                break
+            await asyncio.to_thread(one.kill)
+        else:
+            pytest.fail("it always held the lock")
 
-        async def stopped() -> bool:
-            return ") T " in Path(f"/proc/{one.pid}/stat").read_text()  # noqa: ASYNC240 - no disk is read
-
-        await eventually(stopped)
         made = await there.done(await there.backups.CreateBackup(pb.CreateBackupRequest()), backup_pb2.Backup())
         os.kill(one.pid, signal.SIGCONT)
         ended = await here.ended(await _again(here, begun))
@@ -170,9 +174,9 @@ async def test_a_stopped_process_commits_nothing_when_it_wakes_up(
     fault_table("T17", "SIGSTOP before the commit past the lease, then SIGCONT", "LEASE_LOST, one backup")
 
 
-async def _again(calls: BackupCalls, name: str) -> operation_service_pb2.GetOperationResponse:
+async def _again(backup: BackupCalls, name: str) -> operation_service_pb2.GetOperationResponse:
     request = operation_service_pb2.GetOperationRequest(name=name)
-    found: operation_service_pb2.GetOperationResponse = await calls.operations.GetOperation(request)
+    found: operation_service_pb2.GetOperationResponse = await backup.operations.GetOperation(request)
     return found
 
 

@@ -7,7 +7,7 @@ import os
 import random
 import signal
 import time
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import grpc
@@ -20,9 +20,20 @@ from services.backup.usecases.repository import RESTORING
 from tests import registry_tools
 from tests.fix_backup import BackupCalls, MakeBackupService, database_of
 from tests.fix_fault_table import FaultTable
-from tests.fix_faults import eventually
 from tests.fix_service import Service
-from tests.restore_site import FAILPOINTS, Ledger, activate, calls, existing, final, make_backup, prepare, serves
+from tests.restore_site import (
+    FAILPOINTS,
+    STOPS_MAX,
+    Ledger,
+    activate,
+    calls,
+    existing,
+    final,
+    make_backup,
+    prepare,
+    serves,
+    stopped,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 KILLS = 12
@@ -90,23 +101,31 @@ async def killed_within(service: Service, restore_id: str, seconds: float) -> No
 @pytest.mark.rotating(3, "long faults")
 @pytest.mark.parametrize("failpoint", ["restore.fenced", "restore.epoch_begun", "swap.closed"])
 async def test_paused_process(
-    filled_registry: Service, make_backup_service: MakeBackupService, fault_table: FaultTable, failpoint: str
+    filled_registry: Service,
+    make_backup_service: MakeBackupService,
+    tmp_path: Path,
+    fault_table: FaultTable,
+    failpoint: str,
 ) -> None:
     """T17: a process that is stopped in a swap past its lease, and goes on when another one has ended it, changes
     nothing any more."""
     url, ledger = database_of(filled_registry), Ledger()
     await serves(filled_registry, ledger, "before")
-    slow = make_backup_service(url)
-    slow.environment[FAILPOINTS] = f"{failpoint}:stop"
-    async with calls(make_backup_service(url)) as backup, calls(slow) as paused:
+    async with calls(make_backup_service(url)) as backup, AsyncExitStack() as stack:
         await make_backup(backup)
-        prepared = await prepare(backup)
-        answer = await paused.restores.ActivateRestore(pb.ActivateRestoreRequest(restore_id=prepared.id))
+        for _ in range(STOPS_MAX):
+            prepared = await prepare(backup)
+            slow = make_backup_service(url)
+            slow.environment[FAILPOINTS] = f"{failpoint}:stop"
+            paused = await stack.enter_async_context(calls(slow))
+            answer = await paused.restores.ActivateRestore(pb.ActivateRestoreRequest(restore_id=prepared.id))
+            if await stopped(slow, tmp_path / "store"):
+                break
+            await asyncio.to_thread(slow.kill)
+            await final(backup, prepared.id)
+        else:
+            pytest.fail("it always held the lock")
 
-        async def stopped() -> bool:
-            return ") T " in Path(f"/proc/{slow.pid}/stat").read_text()  # noqa: ASYNC240 - no disk is read
-
-        await eventually(stopped)
         found, seconds = await final(backup, prepared.id)
         await serves(filled_registry, ledger, "ended")
         epoch = await registry_tools.value(url, "SELECT epoch FROM registry.head")
