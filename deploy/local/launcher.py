@@ -34,6 +34,7 @@ ROLE = "registry"
 READY_SECONDS = 60
 STOP_SECONDS = 40
 """Above the services' own shutdown timeout of 30 s."""
+TOGETHER_SECONDS = 1.0
 
 Say = Callable[[str], None]
 
@@ -57,18 +58,26 @@ class Placed:
 
 
 class Signals:
-    """Counts the signals that ask to stop: the first asks, the second forces."""
+    """Counts the signals that ask to stop: the first asks, the second forces.
+
+    Whoever ends a whole group of processes ends make as well, which passes a SIGTERM on: what comes at about the same
+    time is one request, unless somebody presses Ctrl-C again.
+    """
 
     def __init__(self) -> None:
         self.count = 0
+        self._first = 0.0
 
     def install(self) -> None:
         """Counts SIGINT, SIGTERM and SIGHUP from now on instead of dying of them."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._handle)
 
-    def _handle(self, _number: int, _frame: FrameType | None) -> None:
-        self.count += 1
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        now = time.monotonic()
+        self._first = self._first or now
+        if not self.count or number == signal.SIGINT or now > self._first + TOGETHER_SECONDS:
+            self.count += 1
 
     def check(self) -> None:
         """Raises Interrupted once a signal came."""

@@ -290,6 +290,20 @@ def test_second_signal_forces(launch_stand_in: Launch) -> None:
     assert wait_gone(started) == []
 
 
+def test_signals_that_come_together_ask_once(launch_stand_in: Launch) -> None:
+    """As when a group of processes is ended and make passes that on: everything stops in order."""
+    launched = launch_stand_in()
+    launched.wait_started()
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        launched.signal(number)
+    code, said = launched.wait_exit()
+
+    assert code == 0, said
+    assert "killed" not in said
+    assert "PostgreSQL stopped after" in said
+
+
 def test_services_are_asked_to_stop_once(launch_stand_in: Launch, local_home: Path) -> None:
     """One Ctrl-C is one SIGTERM: a second one would make a service give up its orderly shutdown."""
     launched = launch_stand_in("--impatient")
